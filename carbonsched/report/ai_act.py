@@ -1,4 +1,4 @@
-"""The EU AI Act's line for who fine-tunes: FLOP executed, against a third of what the base model took, or 3.3e22 where that is not known."""
+"""The EU AI Act's threshold for fine-tuning: executed FLOP against a third of the base model's, or 3.3e22 if that is unknown."""
 
 from typing import Final
 
@@ -14,7 +14,7 @@ _NOT_COUNTED: Final = "no segment was finished: no FLOPs are counted"
 
 
 def ai_act_lines(report: Report) -> tuple[Line, ...]:
-    """Of one job."""
+    """The data points of one job."""
     job, done = report.job, report.compute
     if job is None:
         return ()

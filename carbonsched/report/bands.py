@@ -1,7 +1,7 @@
-"""Gives energy and grams a band: the sensor's stated error, the sampling's, a model's, each an assumption with its source.
+"""Computes the uncertainty bands of energy and grams from the errors of sensor, sampling and model, each an assumption with its source.
 
-Errors of one sensor do not cancel over time (a board that reads 3% too high does so always), so a band is the plain sum of
-what each part may be off, not a root of squares.
+Errors of one sensor do not cancel over time (a board that reads 3% too high always does), so a band is the plain sum of
+the errors of its parts, not a root of squares.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ _OUTSIDE: Final = "not in the bands: an intensity's own error, which no provider
 
 
 class BandPart(Doc):
-    """Of the energy that became known by one method: what it may be off.
+    """The errors of the energy of one method.
 
     Example:
         >>> BandPart(method="counter", energy_j=1000, spent_g=0.1, sensor=0.05, sampling=0, model=0).relative
@@ -28,7 +28,7 @@ class BandPart(Doc):
     energy_j: float
     spent_g: float
     sensor: float
-    """Share of the reading, either way; so are the other two."""
+    """Share of the reading, in both directions, like the other two."""
     sampling: float
     model: float
 
@@ -38,7 +38,7 @@ class BandPart(Doc):
 
 
 class Bands(Doc):
-    """How far energy and grams may be off.
+    """The uncertainty of energy and grams.
 
     Example:
         >>> Bands(energy_low_j=95, energy_high_j=105, spent_low_g=1, spent_high_g=2, parts=(), source="assumed", outside="x").energy_high_j
@@ -48,16 +48,16 @@ class Bands(Doc):
     energy_low_j: float
     energy_high_j: float
     spent_low_g: float
-    """Of `spent_g`, and of what it was settled to."""
+    """Of `spent_g`, extended by the settled value."""
     spent_high_g: float
     parts: tuple[BandPart, ...]
     source: str
-    """Of the shares."""
+    """Source of the error shares."""
     outside: str = _OUTSIDE
 
 
 def bands(groups: Sequence[Group], totals: Totals, moved_g: float, stated: Accounting) -> Bands:
-    """moved_g: by how much the grams were settled since."""
+    """moved_g: settled minus decided grams."""
     shares = {
         EnergyMethod.COUNTER: (stated.counter_error, 0.0, 0.0),
         EnergyMethod.INTEGRATED: (stated.counter_error, stated.sampling_error, 0.0),

@@ -1,7 +1,7 @@
-"""A BoAmps report (Boavizta's data model for the energy of AI tasks) of one job. Its schema is written here once more, as models.
+"""A BoAmps report (Boavizta's data model for the energy of AI tasks) of one job. Its schema is implemented here as models.
 
-Fields that we do not know are left out: the model has no word for unknown, and a required one that is not known says so in its text.
-Energy is without PUE, of the parts that are metered. Model: github.com/Boavizta/BoAmps, model/report_schema.json as of April 2026.
+Unknown fields are left out: the model has no value for unknown, and the text of a required field says if it is unknown.
+Energy is that of the metered parts, without PUE. Model: github.com/Boavizta/BoAmps, model/report_schema.json as of April 2026.
 """
 
 import platform
@@ -27,7 +27,7 @@ _VERSION: Final = "1.1.0"
 _URI: Final = "https://github.com/Boavizta/BoAmps/tree/main/model"
 _NAMESPACE: Final = uuid.UUID("4f8f7a3e-5f0b-5c8e-9d0a-2b9f6c1d7e55")
 _FILES: Final = frozenset({"json", "csv", "parquet", "arrow"})
-"""Of the data formats that the schema knows: those that a job's data may have."""
+"""Data formats of the schema that a job's data may have."""
 Unit = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -36,7 +36,7 @@ class _Part(Doc):
 
 
 class Publisher(_Part):
-    """Who publishes.
+    """The publisher.
 
     Example:
         >>> Publisher(confidentiality_level="internal").confidentiality_level
@@ -51,7 +51,7 @@ class Publisher(_Part):
 
 
 class Header(_Part):
-    """Of the report itself.
+    """The header of the report itself.
 
     Example:
         >>> Header(report_datetime="2026-11-28 12:00:00").report_status is None
@@ -68,7 +68,7 @@ class Header(_Part):
 
 
 class Algorithm(_Part):
-    """What was trained, and how.
+    """The model and the method of the training.
 
     Example:
         >>> Algorithm(foundation_model_name="HuggingFaceTB/SmolLM2-135M").framework is None
@@ -93,7 +93,7 @@ class Algorithm(_Part):
 
 
 class Dataset(_Part):
-    """What went in.
+    """The training data.
 
     Example:
         >>> Dataset(data_usage="input", data_type="text").source is None
@@ -105,7 +105,7 @@ class Dataset(_Part):
         "tabular", "audio", "boolean", "image", "video", "object", "text", "token", "word", "other"
     ]
     data_format: Literal["json", "csv", "parquet", "arrow", "text", "other"] | None = None
-    """Of the schema's many formats those that a job's data may have."""
+    """Of the schema's many formats only those that a job's data may have."""
     data_size: float | None = None
     data_quantity: float | None = None
     shape: str | None = None
@@ -115,7 +115,7 @@ class Dataset(_Part):
 
 
 class Task(_Part):
-    """What was done.
+    """The task.
 
     Example::
 
@@ -133,7 +133,7 @@ class Task(_Part):
 
 
 class Measure(_Part):
-    """Energy by one way of measuring.
+    """Energy by one method of measurement.
 
     Example:
         >>> Measure(measurement_method="carbonsched", power_consumption=1.5).power_consumption
@@ -170,7 +170,7 @@ class System(_Part):
 
 
 class Software(_Part):
-    """The language.
+    """The programming language.
 
     Example:
         >>> Software(language="python").language
@@ -182,7 +182,7 @@ class Software(_Part):
 
 
 class Component(_Part):
-    """A part of the box, of which there are `nb_component`.
+    """A part of the box; there are `nb_component` of it.
 
     Example:
         >>> Component(component_type="gpu", nb_component=8).nb_component
@@ -215,7 +215,7 @@ class Infrastructure(_Part):
 
 
 class Environment(_Part):
-    """Where, and by which electricity.
+    """The place and its electricity.
 
     Example:
         >>> Environment(country="Germany").country
@@ -236,7 +236,7 @@ class BoAmps(_Part):
 
     Example::
 
-        BoAmps.model_validate_json(text)  # raises where it is none
+        BoAmps.model_validate_json(text)  # raises if it is not valid
     """
 
     header: Header | None = None
@@ -251,7 +251,7 @@ class BoAmps(_Part):
 
 
 def boamps(report: Report, ledger: Ledger) -> str:
-    """Raises InputError for the report of a period, and where no energy is known: a task and its energy are required."""
+    """Raises InputError for the report of a period, and if no energy is known: a task and its energy are required."""
     job = report.job
     if job is None:
         raise InputError("--format", "boamps is of one job", "give --job ID")
@@ -334,7 +334,7 @@ def _dataset(name: str) -> Dataset:
 
 
 def _measures(report: Report) -> tuple[Measure, ...]:
-    """One for each method whose energy is known."""
+    """One measure for each method with known energy."""
     first = report.first
     return tuple(
         Measure(
@@ -373,7 +373,7 @@ def _components(report: Report, ledger: Ledger) -> tuple[Component, ...]:
 
 
 def _quality(report: Report) -> Literal["high", "medium", "low"] | None:
-    """By the energy's band; None: some is not known, or the band is wider than the schema's widest class."""
+    """By the energy's band; None: some energy is unknown, or the band is wider than the schema's widest class."""
     band, energy = report.bands, report.totals.energy_j
     if band is None or energy <= 0 or report.totals.unknown_s > 0:
         return None

@@ -1,4 +1,4 @@
-"""Says what of a box stands in a report's energy, and what does not: by the meters that its rows name."""
+"""Lists the parts of a box that a report's energy includes, and those that it does not, by the meters in its rows."""
 
 import re
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from carbonsched.model.base import Doc
 _RAM: Final = re.compile(r"\+ram=([0-9.e+-]+)W")
 _DRAM: Final = "+dram"
 _NEVER: Final = ("losses of the power supply", "fans", "network", "disks", "the hardware's making")
-"""No meter here reads them. A PUE above 1 that the operator states is for the room, not for these."""
+"""No meter reads these. A PUE above 1 that the operator states covers the room, not these."""
 
 
 class Boundary(Doc):

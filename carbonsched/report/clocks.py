@@ -1,9 +1,9 @@
-"""Computes the clocks effect: what a lower graphics clock saved, against the same FLOPs at the board's own clock.
+"""Computes the clocks effect: the savings of a lower graphics clock, against the same FLOPs at the board's own clock.
 
-Of a segment k whose steps ran at a locked clock the training took e_k joules and g_k grams. At the board's own clock the
-same steps at the same ρ_k would have taken steps_k · E(ρ_k), E the line that is fitted to this job's segments at the board's own
+Let the training of a segment k, whose steps ran at a locked clock, take e_k joules and g_k grams. At the board's own clock the
+same steps at the same ρ_k would have taken steps_k · E(ρ_k), with E the line fitted to this job's segments at the board's own
 clock; so they would have emitted g_k · steps_k · E(ρ_k) ÷ e_k. The range is two standard deviations of that line and of one
-segment about it. FLOPs effect and waste effect are at the clocks that were.
+segment about it. FLOPs effect and waste effect use the clocks that really were set.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _FORMULA = "Σ training grams_k · (steps_k · E(ρ_k) ÷ training joules_k − 
 def clocks_effect(
     segments: Sequence[SegmentRecord], spent: Mapping[int, Spent], changes: Sequence[ClockChange]
 ) -> Effect | None:
-    """None where no clock was ever locked. `segments`: the attempts that count; `spent`: what their training took, by k."""
+    """None if no clock was ever locked. `segments`: the attempts that count; `spent`: energy and grams of their training, by k."""
     if not any(change.mhz for change in changes):
         return None
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
@@ -49,7 +49,7 @@ def clocks_effect(
 
 
 def clock_of(record: SegmentRecord, changes: Sequence[ClockChange]) -> tuple[int | None, bool]:
-    """MHz that the board was locked at while a segment's steps ran, None: its own; and whether it was one clock throughout."""
+    """MHz that the board was locked at while a segment's steps ran, None: its own; and whether the clock was constant."""
     done = record.done
     steps_s = max(done.seconds - done.importance_seconds - done.selection_seconds, 0.0)
     try:

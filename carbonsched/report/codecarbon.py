@@ -1,8 +1,8 @@
-"""codecarbon's emissions.csv, one line per job, so that its dashboards and scripts read our runs.
+"""codecarbon's emissions.csv, one line per job, so that its dashboards and scripts can read carbonsched's runs.
 
-As there: energies are kWh and powers W with PUE in them, emissions are kilograms, the rate is kg/s. Times are UTC. Each line is of its job's own
-rows. RAM is told apart where its power is a constant that the meter states. What we do not know (water, coordinates, utilisation, and energy or emissions of
-which no row knows any) is left empty, not 0.
+As in codecarbon, energies are kWh and powers W including PUE, emissions are kilograms, and the rate is kg/s. Times are UTC. Each line covers its
+job's own rows. RAM is listed separately if its power is a constant that the meter states. Unknown values (water, coordinates, utilisation, and
+energy or emissions that no row knows) are left empty, not 0.
 """
 
 import csv
@@ -65,14 +65,14 @@ COLUMNS: Final = (
 )
 _HOST: Final = "host"
 _RAM: Final = re.compile(r"\+ram=([0-9.e+-]+)W")
-"""In a meter's name: what it takes the memory to draw."""
+"""In a meter's name: the assumed power of the memory."""
 _SHARED: Final = re.compile(r"shared equally by (\d+) jobs")
 _BY_CPU: Final = re.compile(r"split by CPU time, the idle share (?:shared by (\d+) jobs?|is the box's)")
-"""In a row's reason: what it takes the memory to draw is the host's idle share."""
+"""In a row's reason: the assumed energy of the memory is part of the host's idle share."""
 
 
 def emissions_csv(report: Report, ledger: Ledger) -> Iterator[str]:
-    """One line for the job, or one for each job of the period, each as soon as its rows are added up: the head and the first come together."""
+    """One line for the job, or one for each job of the period, each as soon as its rows are summed: the head and the first come together."""
     ids = (report.job_id,) if report.job_id else tuple(job.name for job in report.jobs)
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, restval="", lineterminator="\n")
@@ -91,10 +91,10 @@ def emissions_csv(report: Report, ledger: Ledger) -> Iterator[str]:
 
 @dataclass(slots=True)
 class _Used:
-    """What a part of the box used, as far as it is known."""
+    """The known consumption of a part of the box."""
 
     facility_j: float = 0.0
-    """Its PUE in it."""
+    """Energy including PUE."""
     seconds: float = 0.0
 
     def add(self, joules: float, pue: float, seconds: float) -> None:
@@ -112,11 +112,11 @@ class _Used:
 
 @dataclass(slots=True)
 class _Job:
-    """A job's own rows, added up."""
+    """The sums of a job's own rows."""
 
     parts: dict[str, _Used] = field(default_factory=lambda: {name: _Used() for name in ("cpu", "ram", "gpu")})
     boards: dict[str, _Used] = field(default_factory=dict)
-    """Each board's, for power is added up over those side by side."""
+    """By board, since the power of simultaneous boards is added up."""
     joules: float = 0.0
     facility_j: float = 0.0
     grams: float | None = None
@@ -150,7 +150,7 @@ class _Job:
 
     @property
     def pue(self) -> float | str:
-        """The mean by energy, where there were several."""
+        """The mean by energy, if there were several."""
         if len(self.pues) == 1:
             return next(iter(self.pues))
         return self.facility_j / self.joules if self.joules else ""
@@ -162,7 +162,7 @@ class _Job:
 
 
 def _ram_j(row: Mapping[Any, Any], ram_w: float, joules: float, seconds: float) -> float:
-    """The memory's part of a row: of a host that several jobs used a row has its share, and its share of the memory."""
+    """The memory's part of a row: if several jobs used a host, a row has its share of the host and the same share of the memory."""
     reason = row["reason"] or ""
     if by_cpu := _BY_CPU.search(reason):
         return min(ram_w * seconds / int(by_cpu[1]), joules) if by_cpu[1] else 0.0
@@ -221,7 +221,7 @@ def _country(zone: str) -> Country | None:
 
 
 def _codecarbon_version() -> str:
-    """Whose columns these are, and whose estimate of the host."""
+    """The version whose columns and host estimate these are."""
     try:
         return version("codecarbon")
     except PackageNotFoundError:

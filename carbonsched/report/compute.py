@@ -1,6 +1,6 @@
-"""Counts what was computed and what it cost: FLOPs, the hardware's making, SCI, and what the EU AI Act asks of who fine-tunes.
+"""Counts computation and its cost: FLOPs, embodied emissions, SCI, and the EU AI Act's requirement for fine-tuning.
 
-SCI is (energy × intensity + embodied) ÷ R; energy with PUE, intensity of the location: the standard takes no market instruments.
+SCI is (energy × intensity + embodied) ÷ R, with energy including PUE and the location's intensity: the standard excludes market instruments.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from carbonsched.model.accounting import Accounting, BaseModelCompute
 from carbonsched.model.base import Doc
 
 UNKNOWN_BASE_FLOP: Final = 3.3e22
-"""A third of 10²³, from which on a model is taken for a general-purpose one."""
+"""A third of 10²³, from which on a model counts as a general-purpose one."""
 AI_ACT_SOURCE: Final = (
     "European Commission, guidelines on the scope of the obligations for providers of general-purpose AI models under the AI Act "
     "(July 2025): who modifies a model is its provider where that took more than a third of the original model's training "
@@ -29,20 +29,20 @@ class Compute(Doc):
     """
 
     flop: float
-    """Executed by all finished attempts at all segments, also those that were done again. By the trainer's count; what was cut off in
-    mid-segment, evaluation, and what is computed anew in a backward pass are not in it."""
+    """Executed by all finished attempts of all segments, including repeated ones, by the trainer's count. It does not include segments that
+    were cut off, evaluation, and recomputation in a backward pass."""
     flop_of_segments: float
-    """Of it: by the attempts that count."""
+    """The part of the attempts that count."""
     flop_full: float
-    """What full fine-tuning of the same segments takes."""
+    """FLOP of full fine-tuning of the same segments."""
     steps: int
     base_flop: float | None
-    """What training the base model took; None: not stated."""
+    """Training compute of the base model; None: not stated."""
     base_source: str | None
 
     @property
     def threshold(self) -> float:
-        """FLOP above which who fine-tunes becomes a provider."""
+        """FLOP above which a fine-tuner becomes a provider."""
         return UNKNOWN_BASE_FLOP if self.base_flop is None else self.base_flop / 3
 
     @property
@@ -51,7 +51,7 @@ class Compute(Doc):
 
 
 class Embodied(Doc):
-    """The hardware's making, as far as it falls to a report: board hours ÷ the life of a board × what making one emits.
+    """Embodied emissions of the hardware, in proportion to the report: board hours ÷ the life of a board × the emissions of making one.
 
     Example:
         >>> Embodied(board_h=10, life_h=26280, kg=150, spent_g=57.1, low_g=30, high_g=90, source="Boavizta").spent_g
@@ -59,10 +59,10 @@ class Embodied(Doc):
     """
 
     board_h: float
-    """Hours in which boards were charged; the host's making is not in it."""
+    """Hours in which boards were charged; the host is not included."""
     life_h: float
     kg: float
-    """Of one board."""
+    """Of the manufacture of one board."""
     spent_g: float
     low_g: float
     high_g: float
@@ -70,7 +70,7 @@ class Embodied(Doc):
 
 
 class Sci(Doc):
-    """Grams per unit of work; None: of that unit nothing is known.
+    """Grams per unit of work; None: the number of units is unknown.
 
     Example:
         >>> Sci(spent_g=100, operational_g=90, embodied_g=10, per_job=100, per_step=1, per_flop=1e-15, per_full_flop=5e-16).per_step
@@ -81,19 +81,19 @@ class Sci(Doc):
     """Energy × intensity + embodied."""
     operational_g: float
     embodied_g: float | None
-    """None: not stated, and not in the sum."""
+    """None: not stated, and not part of the sum."""
     per_job: float | None
     per_step: float | None
     per_flop: float | None
     """Per executed FLOP."""
     per_full_flop: float | None
-    """Per FLOP that full fine-tuning of the same steps would have taken."""
+    """Per FLOP of full fine-tuning of the same steps."""
     per_token: float | None = None
     no_tokens: str = "the trainer does not tell how many tokens it trained on"
 
 
 def compute(attempts: Sequence[SegmentRecord], base: BaseModelCompute | None) -> Compute | None:
-    """attempts: all, also those in vain. None: no segment was finished."""
+    """attempts: all, including those without effect. None: no segment finished."""
     if not attempts:
         return None
     counted = {attempt.k: attempt.done for attempt in sorted(attempts, key=lambda a: a.attempt)}.values()
@@ -108,7 +108,7 @@ def compute(attempts: Sequence[SegmentRecord], base: BaseModelCompute | None) ->
 
 
 def embodied(groups: Sequence[Group], stated: Accounting) -> Embodied | None:
-    """None: the config does not state what making a board emits."""
+    """None: the config does not state the emissions of making a board."""
     if stated.embodied_kg is None or stated.embodied_life_h is None or stated.embodied_source is None:
         return None
     hours = sum(group.seconds for group in groups if group.board != "host") / 3600
@@ -126,7 +126,7 @@ def embodied(groups: Sequence[Group], stated: Accounting) -> Embodied | None:
 
 
 def sci(location_g: float, made: Embodied | None, done: Compute | None, jobs: int) -> Sci:
-    """jobs: how many the grams are of."""
+    """jobs: number of jobs of the grams."""
     whole = location_g + (made.spent_g if made else 0.0)
 
     def per(count: float) -> float | None:

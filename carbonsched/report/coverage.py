@@ -1,7 +1,7 @@
-"""Says how much of the time asked for is covered: where energy and intensity are known, and why they are not elsewhere.
+"""Computes the share of the requested time that is covered: where energy and intensity are known, and why they are not elsewhere.
 
-Time is counted by board: two boards for an hour are two hours. A job asks for the time in which it had a process, by the journal, on the
-boards that were charged to it then; a period asks for all of itself on every board that it saw.
+Time is counted per board: two boards for an hour are two hours. A job's report requests the time in which it had a process, by the journal,
+on the boards that were charged to it then; a period's report requests all of the period on every board that it saw.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,13 +16,13 @@ from carbonsched.report.parts import Gap
 
 Span = tuple[int, int]
 _TICK_US: Final = 1_000_000
-"""A shorter stretch without a row is no gap to list: readings are a tick apart. It is counted all the same."""
+"""A shorter interval without a row is not listed as a gap, since readings are a tick apart. It is still counted."""
 NO_ROW: Final = "no row: no meter was read then (the daemon did not run, or did not know of the board)"
 _NOBODY: Final = "none"
 
 
 class BoardCoverage(Doc):
-    """Of one board's time, in seconds.
+    """The coverage of one board's time, in seconds.
 
     Example:
         >>> BoardCoverage(board="host", asked_s=100, covered_s=90, energy_unknown_s=4, intensity_unknown_s=6, no_row_s=0).covered_s
@@ -32,16 +32,16 @@ class BoardCoverage(Doc):
     board: str
     asked_s: float
     covered_s: float
-    """Energy and intensity are known."""
+    """Time with known energy and intensity."""
     energy_unknown_s: float
     intensity_unknown_s: float
-    """Energy is known, its intensity is not."""
+    """Time with known energy and unknown intensity."""
     no_row_s: float
-    """Nothing is said of it at all."""
+    """Time without any row."""
 
 
 class Completeness(Doc):
-    """Of the time asked for, what is covered. The parts come to `asked_s`; `gaps` of the report names each stretch with its reason.
+    """The covered part of the requested time. The parts add up to `asked_s`; `gaps` of the report lists each interval with its reason.
 
     Example:
         >>> Completeness(asked_s=100, covered_s=90, energy_unknown_s=4, intensity_unknown_s=6, no_row_s=0, share=0.9, boards=()).words
@@ -54,7 +54,7 @@ class Completeness(Doc):
     intensity_unknown_s: float
     no_row_s: float
     share: float | None
-    """covered_s ÷ asked_s; None: no time was asked for."""
+    """covered_s ÷ asked_s; None: no time was requested."""
     boards: tuple[BoardCoverage, ...]
 
     @property
@@ -68,7 +68,7 @@ class Completeness(Doc):
             ("no row", self.no_row_s),
         )
         missing = ", ".join(f"{name} {text.long_duration(seconds)}" for name, seconds in parts if seconds > 0)
-        # never 100% of what is not whole
+        # never 100% if something is missing
         share = f"{min(self.share, 0.9999) if missing else 1.0:.2%}"
         return (
             f"{share} of {text.long_duration(self.asked_s)} board time is covered; not: {missing or 'none'}"
@@ -77,7 +77,7 @@ class Completeness(Doc):
 
 @dataclass(slots=True)
 class Watched:
-    """When each board's rows tell what; neighbours of one kind run together.
+    """The intervals of each board's rows by what is known; adjacent ones of one kind are joined.
 
     Example:
         >>> watched = Watched()
@@ -93,7 +93,7 @@ class Watched:
         self.note(row["board"], row["start_us"], row["end_us"], kind)
 
     def note(self, board: str, start: int, end: int, kind: str) -> None:
-        """A stretch of rows that tell the same."""
+        """Add an interval of rows of one kind."""
         mine = self.spans.setdefault(board, [])
         if mine and mine[-1][1] == start and mine[-1][2] == kind:
             mine[-1] = (mine[-1][0], end, kind)
@@ -101,7 +101,7 @@ class Watched:
             mine.append((start, end, kind))
 
     def in_order(self, board: str) -> list[tuple[int, int, str]]:
-        """What was told late stands last in the ledger; where two tell of one time the first counts."""
+        """The intervals by time. A late report is last in the ledger; if two cover the same time the first counts."""
         found: list[tuple[int, int, str]] = []
         for start, end, kind in sorted(self.spans.get(board, ())):
             start = max(start, found[-1][1]) if found else start
@@ -116,7 +116,7 @@ def asked_by_period(watched: Watched, start_us: int, end_us: int) -> dict[str, l
 
 
 def asked_by_job(watched: Watched, lives: Sequence[Span]) -> dict[str, list[Span]]:
-    """lives: when the job had a process. A board is asked for in those in which a row of it was charged."""
+    """lives: times when the job had a process. A board is included in those in which a row of it was charged."""
     asked: dict[str, list[Span]] = {}
     for start, end in lives:
         boards = [b for b, spans in watched.spans.items() if any(s < end and e > start for s, e, _ in spans)]
@@ -128,7 +128,7 @@ def asked_by_job(watched: Watched, lives: Sequence[Span]) -> dict[str, list[Span
 def completeness(
     asked: Mapping[str, Iterable[Span]], watched: Watched
 ) -> tuple[Completeness, tuple[Gap, ...]]:
-    """(how much is covered, the stretches without any row)."""
+    """(the coverage, the intervals without any row)."""
     boards, missing = [], []
     for board, spans in sorted(asked.items()):
         sums = dict.fromkeys(("asked", "known", "energy", "intensity", "none"), 0)

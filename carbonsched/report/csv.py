@@ -1,6 +1,6 @@
-"""The rows behind a report as CSV: one line per interval, times in RFC 3339, unknown left empty, hashes included.
+"""The rows of a report as CSV: one line per interval, times in RFC 3339, unknown values empty, hashes included.
 
-A text that a spreadsheet would take for a formula gets an apostrophe before it: board, note and source are other people's words.
+Text that a spreadsheet would read as a formula is preceded by an apostrophe: board, note and source may come from other people.
 """
 
 import csv
@@ -23,13 +23,13 @@ COLUMNS: Final = (
     *(column.name.removesuffix("_us") for column in INTERVALS.columns),
     *("settled_g_per_kwh", "settled_grams", "box"),
 )
-"""Those of the ledger, what a row counts as with what became known later, and of which box it is by the journal."""
+"""Columns of the ledger, the row's value with later information, and its box by the journal."""
 _LINES: Final = 1000
-"""In a piece; a ledger has millions."""
+"""Rows per piece; a ledger has millions."""
 
 
 def rows_csv(report: Report, ledger: Ledger) -> Iterator[str]:
-    """A job's rows, or all rows of the period, piece by piece: the head and the first come together."""
+    """The rows of a job or of the period, piece by piece: the head and the first come together."""
     out = io.StringIO()
     writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
     writer.writeheader()

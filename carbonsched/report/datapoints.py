@@ -1,6 +1,6 @@
-"""Tables for those who must disclose: data points with value, unit, how it is known, source and a note, as CSV and for the page.
+"""Tables for disclosures: data points with value, unit, quality, source and a note, as CSV and for the page.
 
-A value that is not known is empty, its note says why; one that rests on an estimate says so. What a spreadsheet would take for a formula is text.
+An unknown value is empty, and its note says why; an estimated one is marked. Text that a spreadsheet would read as a formula is escaped.
 """
 
 import csv
@@ -32,7 +32,7 @@ class Line:
 
     datapoint: str
     value: float | str | None
-    """None: not known."""
+    """None: unknown."""
     unit: str
     quality: str
     """`metered`, `estimated`, `counted` (steps, FLOPs, time), `stated` (by the owner's config) or `unknown`."""
@@ -47,7 +47,7 @@ class Line:
 
 
 def lines_csv(lines: Iterable[Line]) -> str:
-    """With a head, RFC 4180 but for line ends."""
+    """With a head, RFC 4180 except for line ends."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
@@ -59,7 +59,7 @@ def lines_csv(lines: Iterable[Line]) -> str:
 
 
 def head(report: Report) -> tuple[Line, ...]:
-    """What the figures are of: the first lines of each table."""
+    """The subject of the figures: the first lines of each table."""
     made = report.statement
     whole = report.completeness
     return (
@@ -74,7 +74,7 @@ def head(report: Report) -> tuple[Line, ...]:
 
 
 def subject(report: Report) -> str:
-    """In a few words."""
+    """The subject of the report in a few words."""
     if report.job is not None:
         return f"job {report.job.id} ({report.job.name}) of {report.job.owner}"
     return report.selection.words if report.selection is not None else "all of the box, idle time included"
@@ -98,7 +98,7 @@ def band_note(report: Report, scale: float, digits: str, unit: str) -> str:
 
 
 def unknown_note(report: Report) -> str:
-    """What is in no sum; empty: nothing."""
+    """Names what is in no sum; empty: everything is."""
     sums = report.totals
     return (
         "" if not sums.unknown_s else f"at least: for {sums.unknown_s:.0f} s energy or intensity is not known"
@@ -106,13 +106,13 @@ def unknown_note(report: Report) -> str:
 
 
 def known_grams(report: Report) -> float | None:
-    """At the grid's intensity; None where no row knows any."""
+    """At the grid's intensity; None if no row has any."""
     sums = report.totals
     return None if sums.unknown else sums.location_g
 
 
 def intensity_source(report: Report) -> str:
-    """Who said how dirty the grid was."""
+    """The sources of the intensities."""
     feeds = sorted({f"{feed.provider} {feed.zone} ({feed.basis})" for feed in report.feeds})
     return f"ledger; {', '.join(feeds) or 'no intensity known'}; {intensity_words(report.kinds)}"
 

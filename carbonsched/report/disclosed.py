@@ -1,4 +1,4 @@
-"""Gathers what a report discloses beside its sums: coverage, bands, market, compute, the hardware's making, how it was made."""
+"""Gathers the disclosures of a report beside its sums: coverage, bands, market, compute, embodied emissions, statement."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ _RESTATED: Final = ("restated",)
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What a report is of.
+    """The subject of a report.
 
     Example::
 
@@ -43,7 +43,7 @@ class Asked:
 
     record: JobRecord | None
     jobs: Sequence[str]
-    """Whose energy it is."""
+    """The jobs whose energy it covers."""
     start: datetime | None
     end: datetime | None
     now: datetime
@@ -58,14 +58,14 @@ def disclosed(
     methods: Sequence[NamedSums],
     stated: Stated,
 ) -> dict[str, Any]:
-    """By name of the report's field."""
+    """The disclosures, by name of the report's field."""
     whole, missing = completeness(_asked(ledger, asked, timeline, totals), timeline.watched)
     gaps = sorted((*timeline.gaps, *missing), key=lambda gap: (gap.start, gap.board))
     record = asked.record
     attempts = ledger.segments(record.id, lost=True) if record else ()
     done = compute(attempts, stated.compute.get(record.spec.model.name_or_path)) if record else None
     made = embodied(groups, stated.accounting)
-    known = bool(timeline.hours.facility_mj)  # of no energy there is neither a band nor an account
+    known = bool(timeline.hours.facility_mj)  # without energy there is neither a band nor an account
     return {
         "completeness": whole,
         "gaps": tuple(gaps[:GAPS]),
@@ -91,7 +91,7 @@ def _asked(ledger: Ledger, asked: Asked, timeline: Timeline, totals: Totals) -> 
 
 
 def _lives(ledger: Ledger, record: JobRecord, now: datetime) -> list[Span]:
-    """When the job had a process, by the journal; of ledgers that note no process when it was running."""
+    """Times when the job had a process, by the journal; in ledgers that record no process, times when it was running."""
     entries = ledger.history(record.id, kinds=("started", "ended"))
     live = [
         (micros(datetime.fromisoformat(e["began"] if "began" in e else e["at"])), e["kind"] == "started")
@@ -121,7 +121,7 @@ def _plug(totals: Totals, stated: Stated) -> PlugEnergy | None:
 
 
 def _restated(ledger: Ledger, asked: Asked) -> list[dict[str, Any]]:
-    """What became known of the time asked for, whenever it did."""
+    """Later information about the requested time."""
     return [
         {**entry, "job_id": job_id}
         for job_id in asked.jobs

@@ -1,7 +1,7 @@
 """Builds a report from the ledger alone, as one JSON document; every format is rendered from it.
 
-A job's report covers what the job was charged; a period's report, everything the box was. Each says in `notes`, in plain
-words, what a reader must not overlook: estimates, unknown stretches, time-compressed replays, constants in place of feeds.
+A job's report covers the energy charged to the job; a period's report, all energy of the box. The `notes` of each state in plain
+words what a reader must not miss: estimates, unknown intervals, time-compressed replays, constants in place of feeds.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -61,11 +61,11 @@ from carbonsched.report.timing import Curves
 from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 SavingsOf = Callable[[Ledger, JobRecord], Savings | str | None]
-"""What a job saved, or why that is not known; None: it was not scheduled."""
+"""The savings of a job, or why they are unknown; None: it was not scheduled."""
 
 
 class Report(Doc):
-    """Version 1. Energy of the parts that are metered (`boundary`), grams with PUE; operational emissions only.
+    """Version 1. Energy of the metered parts (`boundary`), grams with PUE; operational emissions only.
 
     Example::
 
@@ -77,12 +77,12 @@ class Report(Doc):
     carbonsched_version: str = __version__
     created_at: UtcTime
     job_id: str | None
-    """None: the period's report, over all jobs and idle time."""
+    """None: a period's report, over all jobs and idle time."""
     start: UtcTime | None
-    """As asked; None: from the first row on."""
+    """As requested; None: from the first row on."""
     end: UtcTime | None
     first: UtcTime | None
-    """Of the rows found."""
+    """Start of the first row."""
     last: UtcTime | None
     selection: Selection | None = None
     """None: one job, or everything."""
@@ -90,16 +90,16 @@ class Report(Doc):
     jobs: tuple[NamedSums, ...] = ()
     """In a period's report: by job id."""
     users: tuple[NamedSums, ...] = ()
-    """In a period's report: by who submitted the job."""
+    """In a period's report: by submitter."""
     labels: tuple[NamedSums, ...] = ()
-    """In a period's report: by `key=value` of the jobs' labels; a job counts under each of its own, so they do not add up."""
+    """In a period's report: by `key=value` of the jobs' labels; a job counts under each of its labels, so they do not add up."""
     totals: Sums
     settled: SettledAccount
-    """What became known of the intensities since they were charged."""
+    """The effect of later information about the intensities."""
     budget_accounts: tuple[BudgetAccount, ...] = ()
-    """By which the rows were charged to budgets, in order of time."""
+    """The accounts by which the rows were charged to budgets, in order of time."""
     boundary: Boundary = Boundary(inside=(), outside=())
-    """Which parts of the box the energy is of, and which it is not."""
+    """The parts of the box that the energy includes, and those that it does not."""
     facility_kwh: float
     """Energy × PUE."""
     accounts: tuple[NamedSums, ...] = ()
@@ -109,31 +109,31 @@ class Report(Doc):
     pues: tuple[PueUse, ...]
     savings: Savings | None
     effects: PeriodEffects | None = None
-    """In a period's report: what the jobs saved that ended in it; None: no job has rows in it, or they were not asked for."""
+    """In a period's report: the savings of the jobs that ended in it; None: no job has rows in it, or they were not requested."""
     segments: tuple[SegmentLine, ...] = ()
     lost: Lost | None
     validation: tuple[Validation, ...] = ()
     foretold: ForetoldLosses | None = None
-    """The loss at the end as the planner expected it, against what came; None: nothing was foretold."""
+    """The predicted final loss against the actual one; None: none was predicted."""
     gaps: tuple[Gap, ...] = ()
     more_gaps: int = 0
     """Gaps beyond the longest list a report holds; every row is in the csv."""
     feeds: tuple[FeedUse, ...] = ()
     kinds: tuple[KindSums, ...] = ()
-    """What was charged by actual, estimated, forecast, held, fallback and static intensities."""
+    """Charges by actual, estimated, forecast, held, fallback and static intensities."""
     money: Money | None = None
-    """None: no price was known of any of the energy."""
+    """None: no price of any of the energy was known."""
     time_compression: float = 1.0
-    """Above 1: grid hours were replayed this much faster than they passed."""
+    """Above 1: grid hours were replayed this much faster than real time."""
     completeness: Completeness | None = None
     bands: Bands | None = None
     plug: PlugEnergy | None = None
-    """None: no factor of the plug is stated."""
+    """None: no plug factor is stated."""
     market: MarketAccount | None = None
     compute: Compute | None = None
-    """Of a job of which a segment was finished."""
+    """Of a job with a finished segment."""
     embodied: Embodied | None = None
-    """None: what making a board emits is not stated."""
+    """None: the emissions of making a board are not stated."""
     sci: Sci | None = None
     restatements: tuple[Restatement, ...] = ()
     statement: Statement | None = None
@@ -223,7 +223,7 @@ def _of_box(
     moved: Differences,
     labels_of: Callable[[JobRecord], bool],
 ) -> dict[str, Any]:
-    """What a period's report has and a job's has not."""
+    """The fields of a period's report that a job's report lacks."""
     mine = [(group.job_id, group) for group in groups if group.job_id is not None]
     owners = {name: ledger.job(name) for name in dict.fromkeys(name for name, _ in mine)}
     told = {name: job for name, job in owners.items() if labels_of(job)}
@@ -246,7 +246,7 @@ def _of_job(
     start: datetime | None,
     curves: Curves,
 ) -> dict[str, Any]:
-    """What a job's report has and a period's has not."""
+    """The fields of a job's report that a period's report lacks."""
     groups, moved = timeline.groups, timeline.differences
     totals, by_segment = total(groups), total_by(groups, lambda group: group.segment)
     validation = validation_of(ledger, record)
@@ -273,7 +273,7 @@ def _effects(
     span: tuple[datetime | None, datetime | None],
     savings_of: SavingsOf | None,
 ) -> PeriodEffects | None:
-    """Of the jobs that have rows in the period and ended in it."""
+    """Effects of the jobs that have rows in the period and ended in it."""
     if savings_of is None:
         return None
     jobs = [ledger.job(job_id) for job_id in dict.fromkeys(g.job_id for g in groups if g.job_id is not None)]
@@ -324,7 +324,7 @@ def _line(
 
 
 def _foretold(ledger: Ledger, record: JobRecord) -> ForetoldLosses | None:
-    """From the directives of the journal that say what loss their plan should end at."""
+    """Predictions in the journal's directives, against the final loss."""
     told = ledger.history(
         record.id, kinds=("directive",), newest=MOST_LISTED, having={"directive": "expected_loss"}
     )

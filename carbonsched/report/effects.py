@@ -1,4 +1,4 @@
-"""What was saved, each effect apart: grams against one counterfactual, and what must be read beside them."""
+"""The savings, each effect separate: grams against one counterfactual, with the facts that must be read beside them."""
 
 from typing import Self
 
@@ -6,7 +6,7 @@ from carbonsched.model.base import Doc
 
 
 class Effect(Doc):
-    """Grams saved against one counterfactual, positive if fewer were emitted than there.
+    """Grams saved against one counterfactual, positive if fewer were emitted than in the counterfactual.
 
     Example:
         >>> effect = Effect(saved_g=20, share=0.2, baseline_g=100, low_g=15, high_g=25, estimated=True,
@@ -20,19 +20,19 @@ class Effect(Doc):
     """saved_g ÷ baseline_g."""
     baseline_g: float | None
     low_g: float | None
-    """saved_g over the range of what had to be estimated; equal to it where nothing was."""
+    """saved_g at the ends of the range of the estimates; equal to it if nothing was estimated."""
     high_g: float | None
     estimated: bool
     against: str
     formula: str
     inputs: dict[str, float] = {}
-    """The numbers that went in beside the rows themselves."""
+    """The input numbers beside the rows themselves."""
     reason: str | None = None
     """Why saved_g is null."""
 
     @classmethod
     def unknown(cls, against: str, formula: str, reason: str, *, estimated: bool) -> Self:
-        """One of which nothing can be said but why."""
+        """An unknown effect with its reason."""
         return cls(
             saved_g=None,
             share=None,
@@ -47,7 +47,7 @@ class Effect(Doc):
 
 
 class Quality(Doc):
-    """What a FLOPs effect is worth nothing without: the loss that was reached, and the run that needed no selection.
+    """Required beside a FLOPs effect: the loss that was reached, and the alternative without selection.
 
     Example:
         >>> Quality(loss_before=5.0, loss_after=2.9, steps=100, same_flops_steps=60.4).alternative.partition(":")[0]
@@ -55,12 +55,12 @@ class Quality(Doc):
     """
 
     loss_before: float | None
-    """Held out, nats a target token; None: not evaluated."""
+    """Held out, nats per target token; None: not evaluated."""
     loss_after: float | None
     steps: int
-    """Of the segments that were finished."""
+    """Steps of the finished segments."""
     same_flops_steps: float | None
-    """Steps of full fine-tuning that take as many FLOPs as these; None: no FLOPs are known."""
+    """Steps of full fine-tuning that take as many FLOPs; None: no FLOPs are known."""
 
     @property
     def held_out(self) -> str:
@@ -84,7 +84,7 @@ class Quality(Doc):
 
 
 class Savings(Doc):
-    """Never one number: what leaving out waste, fewer FLOPs and the hours saved, each apart (docs/reports.md).
+    """Never one number: the savings by avoided waste, fewer FLOPs and the hours, each separate (docs/reports.md).
 
     Example::
 
@@ -93,17 +93,17 @@ class Savings(Doc):
     """
 
     waste: Effect
-    """Of leaving out padding and logits that no loss is taken of."""
+    """Of avoided padding and of logits without a loss."""
     flops: Effect
     quality: Quality
     """To be read with `flops`."""
     timing: Effect
     """Against running at once: chosen and forced waits together."""
     chosen: Effect
-    """Of it: the waits that the planner chose."""
+    """The part of the waits that the planner chose."""
     forced: Effect
-    """Of it: the queue, pauses by the owner, outages."""
+    """The part of the queue, pauses by the owner, and outages."""
     mean_intensity: Effect
-    """No effect of a decision: against the mean of a span that holds hours in which the job would never have run."""
+    """No effect of a decision: against the mean of a period with hours in which the job would never have run."""
     clocks: Effect | None = None
-    """What lower graphics clocks saved; None: none was ever locked."""
+    """Savings by lower graphics clocks; None: none was ever locked."""

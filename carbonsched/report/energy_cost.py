@@ -1,4 +1,4 @@
-"""Sums what energy cost, by job, segment and source of the price."""
+"""Sums the cost of energy, by job, segment and source of the price."""
 
 import json
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _MJ_PER_KWH: Final = J_PER_KWH * MJ_PER_J
 
 @dataclass(slots=True)
 class EnergyCost:
-    """Feed it sums of hours whose energy is known.
+    """Add sums of hours with known energy.
 
     Example::
 
@@ -30,13 +30,13 @@ class EnergyCost:
     energy_mj: int = 0
     priced_mj: int = 0
     facility_mj: float = 0.0
-    """Energy with PUE whose price is known."""
+    """Energy with PUE and a known price."""
     estimated: bool = False
     jobs: dict[str, float] = field(default_factory=dict)
     segments: dict[int, float] = field(default_factory=dict)
     sources: dict[tuple[str, str, str, str], tuple[int, float]] = field(default_factory=dict)
     _read: dict[str, tuple[str, str, str, str]] = field(default_factory=dict)
-    """Provenance as it stands in a row → (provider, zone, kind, note)."""
+    """Provenance text of a row → (provider, zone, kind, note)."""
 
     def add(self, cell: Cell) -> None:
         energy = cell.energy_mj
@@ -63,7 +63,7 @@ class EnergyCost:
         return found
 
     def money(self, job_id: str | None) -> Money | None:
-        """None where no price was ever known. job_id: of a job's report, which alone tells of segments."""
+        """None if no price was ever known. job_id: of a job's report, which lists segments."""
         if not self.sources:
             return None
         unknown_mj = self.energy_mj - self.priced_mj

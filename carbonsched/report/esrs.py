@@ -1,4 +1,4 @@
-"""ESRS E1-5 (energy consumption and mix) and E1-6 (gross Scope 2 emissions) of what a report covers."""
+"""ESRS E1-5 (energy consumption and mix) and E1-6 (gross Scope 2 emissions) of a report."""
 
 from typing import Final
 

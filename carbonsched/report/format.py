@@ -1,6 +1,6 @@
-"""What a report format is: a media type, and a function that writes a report as text.
+"""The definition of a report format: a media type, and a function that writes a report as text.
 
-Every format stands in a file of its own as one `ReportFormat`. `carbonsched.report.render` has the table of those that come
+Every format has its own file with one `ReportFormat`. `carbonsched.report.render` has the table of the formats that come
 with carbonsched; a site adds its own by an entry point of the group `carbonsched.report_formats` (docs/reports.md).
 """
 
@@ -22,12 +22,12 @@ class ReportFormat:
     """
 
     media_type: str
-    """Of the answer over HTTP, e.g. `text/csv; charset=utf-8`."""
+    """Of the HTTP response, e.g. `text/csv; charset=utf-8`."""
     write: Callable[[Report, Ledger], str | Iterator[str]]
-    """The text, or its pieces where it may be longer than memory is large. Raises InputError where the report has not
-    what the format needs; that must happen before the first piece."""
+    """The text, or its pieces if it may be larger than memory. Raises InputError if the report lacks
+    something that the format needs; that must happen before the first piece."""
 
     def pieces(self, report: Report, ledger: Ledger) -> Iterator[str]:
-        """The text of `report` a piece at a time."""
+        """The text of `report`, piece by piece."""
         written = self.write(report, ledger)
         return iter([written]) if isinstance(written, str) else written

@@ -1,4 +1,4 @@
-"""Makes a report of a ledger that is only read, without a daemon: for who has the file, or a copy of it."""
+"""Makes a report of a ledger that is only read, without a daemon: for users who have the file, or a copy of it."""
 
 from collections.abc import Iterator
 from datetime import datetime
@@ -17,9 +17,9 @@ from carbonsched.report.render import find, shows_effects
 def pieces(
     ledger: Ledger, asked: ReportQuery, form: str, now: datetime, stated: Stated | None = None
 ) -> Iterator[str]:
-    """The report in a format, a piece at a time. stated: what a config states for reports; None: nothing.
+    """The report in a format, piece by piece. stated: statements of a config for reports; None: none.
 
-    Who can read the file reads all of it: labels of everybody's jobs stand in the report. Raises InputError and NotFoundError.
+    A user who can read the file may read all of it: the report contains the labels of all jobs. Raises InputError and NotFoundError.
     """
     found, given = find(form), stated or Stated()
     if asked.site is not None and asked.site != given.accounting.site:

@@ -1,6 +1,6 @@
-"""Writes a report as one HTML page that loads nothing: style, charts and tables are inside, and it prints.
+"""Writes a report as one HTML page that loads nothing: style, charts and tables are included, and it prints well.
 
-Every text of the report goes through Jinja's escaping; a chart never stands without a table of its numbers.
+Every text of the report is escaped by Jinja; every chart has a table of its numbers.
 """
 
 from datetime import datetime
@@ -54,7 +54,7 @@ def page(report: Report, _ledger: Ledger) -> str:
 
 
 def disclosures(report: Report) -> tuple[tuple[str, tuple[Line, ...]], ...]:
-    """(title, data points) of each table that has any; what it is of stands at the top of the page."""
+    """(title, data points) of each table that has any; the subject is at the top of the page."""
     tables = (
         ("GHG Protocol Scope 2", scope2_lines(report)),
         ("ESRS E1", esrs_lines(report)),
@@ -77,7 +77,7 @@ def ratio(report: Report) -> float | None:
 
 
 def charts(report: Report) -> dict[str, Markup | None]:
-    """Every chart by name; None where there is nothing to draw."""
+    """Every chart by name; None if there is nothing to draw."""
     timed, trained = bool(report.timeline), bool(report.segments)
     loss = bool(report.validation) or any(s.loss is not None for s in report.segments)
     drawn = {
@@ -107,7 +107,7 @@ def _intensity(report: Report) -> Chart:
 
 
 def _unit(most_g: float) -> tuple[str, float]:
-    """(unit, grams in one), so that the axis's numbers have six digits at most: the room beside a chart is no wider."""
+    """(unit, grams in one), so that the axis's numbers have at most six digits: there is no room for more beside a chart."""
     return next(((unit, per) for unit, per in (("g", 1.0), ("kg", 1e3)) if most_g < 1e5 * per), ("t", 1e6))
 
 
@@ -148,7 +148,7 @@ def _power(report: Report) -> Chart:
 def _rho(report: Report) -> Chart:
     segments = report.segments
     low, high = segments[0].k + 0.5, segments[-1].k + 1.5
-    # side by side, for the three often agree
+    # side by side, since the three are often equal
     aside = 0.12
     return Chart(
         title="FLOPs ratio of each segment",
@@ -195,7 +195,7 @@ def _reach(report: Report) -> tuple[float, float]:
 
 
 def _held(parts: list[tuple[datetime, datetime, float | None]]) -> list[tuple[float, float | None]]:
-    """Points of a step line that holds each value to the end of its stretch."""
+    """Points of a step line that holds each value to the end of its interval."""
     points: list[tuple[float, float | None]] = []
     for start, end, value in parts:
         points.append((start.timestamp(), value))

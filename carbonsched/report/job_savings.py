@@ -1,6 +1,6 @@
-"""Gathers what a job's effects need of the ledger, and computes them: of one job, for its report or for a period's.
+"""Gathers the inputs of a job's effects from the ledger, and computes the effects: for the job's report or a period's.
 
-A job's report and a period's ask the same functions, so that what a period sums is what the reports of its jobs say.
+Both reports call the same functions, so a period's sums agree with the reports of its jobs.
 """
 
 from datetime import datetime, timedelta
@@ -20,13 +20,13 @@ from carbonsched.report.timeline import BINS, Timeline
 from carbonsched.report.timing import PIECE_US, Curves, TimingEffects, timing_effects, waits_of
 
 MOST_ROWS = 20_000
-"""More of a job come added up where they differ in time alone."""
+"""If a job has more rows, those that differ only in time are summed."""
 MOST_LISTED: Final = 10_000
-"""Evaluations and changes of the budget in a report, the last ones."""
+"""Most evaluations and budget changes in a report: the last ones."""
 
 
 def job_savings(ledger: Ledger, record: JobRecord) -> Savings | None:
-    """What the whole job saved, as its own report says; None: it is a command that was not steered, and nothing of it was scheduled."""
+    """The savings of the whole job, as in its own report; None: it is a command without directives, and nothing of it was scheduled."""
     counted = {segment.k: segment for segment in ledger.segments(record.id)}
     if record.spec.command is not None and not counted:
         return None
@@ -46,7 +46,7 @@ def effects_of(
     curves: Curves,
     validation: tuple[Validation, ...],
 ) -> Savings:
-    """From a timeline that is drawn. start: of the part of the job's time that is looked at; None: all of it."""
+    """From a drawn timeline. start: of the requested part of the job's time; None: all of it."""
     totals, by_segment = total(timeline.groups), total_by(timeline.groups, lambda group: group.segment)
     timing = timing_of(ledger, record, timeline, totals, start, curves)
     changes = changes_of(ledger.history(record.id, kinds=("clocks",)))
@@ -54,7 +54,7 @@ def effects_of(
 
 
 def _piece_us(span: timedelta) -> int:
-    """Finer than a point of the timeline, and a part of `PIECE_US`, so that what was saved is what rows one by one give."""
+    """Finer than a point of the timeline, and a divisor of `PIECE_US`, so that the savings are the same as from single rows."""
     points_s, most_s = span.total_seconds() / BINS / 2, PIECE_US // 1_000_000
     return (
         max(each for each in range(1, most_s + 1) if most_s % each == 0 and each <= max(points_s, 1))
@@ -86,7 +86,7 @@ def draw(
     span: tuple[datetime | None, datetime | None],
     curves: Curves | None,
 ) -> None:
-    """From the rows, where hours are too wide."""
+    """From the rows, if hours are too coarse."""
     first, last = totals.start, totals.end
     if first is None or last is None:
         return
@@ -98,7 +98,7 @@ def draw(
     if record is not None and totals.rows > MOST_ROWS:
         ledger.each_piece(rows.append, record.id, first, end or last, piece_us=_piece_us(last - first))
     elif record is not None or not timeline.long:
-        # of a job its own rows alone: the intensity while it waited, which other boards' rows tell, comes summed up
+        # only the job's own rows: the intensity while it waited, from other boards' rows, is already summed
         ledger.each_row(rows.append, record.id if record else None, first, end or last)
     timeline.draw(first, last, rows, None if curves is None else curves.decided)
 
@@ -112,7 +112,7 @@ def curves_of(ledger: Ledger, record: JobRecord, totals: Totals, start: datetime
 
 
 def _since(record: JobRecord, start: datetime | None) -> datetime:
-    """Of a part of a job's time: as if it had been submitted when that begins."""
+    """For a part of a job's time: as if the job had been submitted at its beginning."""
     return max(record.submitted_at, start or record.submitted_at)
 
 
@@ -154,7 +154,7 @@ def timing_of(
 
 
 def validation_of(ledger: Ledger, record: JobRecord) -> tuple[Validation, ...]:
-    """The trainer's `evaluated` events, as the journal keeps them."""
+    """The trainer's `evaluated` events, from the journal."""
     fields = Validation.model_fields
     return tuple(
         Validation.model_validate({name: entry[name] for name in fields if name in entry})

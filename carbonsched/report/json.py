@@ -8,7 +8,7 @@ from carbonsched.report.format import ReportFormat
 
 
 def document_json(report: Report, _ledger: Ledger) -> str:
-    """All of it, indented."""
+    """The whole document, indented."""
     return report.model_dump_json(indent=2) + "\n"
 
 

@@ -1,4 +1,4 @@
-"""Held-out losses of a job: as they were evaluated, and as the planner foretold the last one."""
+"""Held-out losses of a job: the evaluated ones, and the planner's predictions of the final one."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ class Validation(Doc):
 
 
 class ForetoldLoss(Doc):
-    """The held-out loss that was told for a job's end, and what came. Estimated.
+    """A predicted held-out loss of a job's end, and the actual one. Estimated.
 
     Example:
         >>> ForetoldLoss(at="2026-11-22T10:00:00Z", k=0, loss=2.87, low=2.85, high=2.89, basis="its own losses", seen=2.88).seen
@@ -32,18 +32,18 @@ class ForetoldLoss(Doc):
 
     at: UtcTime
     k: int
-    """Segment before which it was told."""
+    """Segment before which it was predicted."""
     loss: float
     low: float
-    """Nine of ten jobs should end between these two."""
+    """Nine of ten jobs should end in this band."""
     high: float
     basis: str
     seen: float | None
-    """Held-out loss after the last step; None: not evaluated (yet)."""
+    """Actual held-out loss after the last step; None: not evaluated (yet)."""
 
 
 class ForetoldLosses(Doc):
-    """What was told first, and what last.
+    """The first and the last prediction.
 
     Example::
 
@@ -55,7 +55,7 @@ class ForetoldLosses(Doc):
 
     @property
     def words(self) -> str:
-        """For people: what was told, what came, and whether that lies where it was told to."""
+        """For people: the predictions, the actual loss, and whether it is in the band."""
         told = "; ".join(
             f"before segment {one.k + 1} {one.loss:.3f}, likely {one.low:.3f} to {one.high:.3f}"
             for one in ((self.first,) if self.first.k == self.last.k else (self.first, self.last))

@@ -1,4 +1,4 @@
-"""The report as Markdown tables, for a wiki, a pull request or a paper's appendix. Other people's text can end no cell and begin no markup."""
+"""The report as Markdown tables, for a wiki, a pull request or a paper's appendix. Text of other people is escaped."""
 
 import re
 from collections.abc import Iterable, Sequence

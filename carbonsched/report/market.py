@@ -1,8 +1,8 @@
-"""Tells emissions by the market beside those by the location: contracts and certificates first, then the residual mix.
+"""Computes market-based emissions beside location-based ones: contracts and certificates first, then the residual mix.
 
-Energy with PUE is known by the hour. Each contract takes of the hours of its time what it covers, the shortest first, so that a certificate of
-an hour matches that hour and one of a year what is left. What nothing covers has the residual mix; where none is stated, the
-grid's intensity stands in and says so.
+Energy with PUE is known by the hour. Each contract covers energy of the hours in its period, the shortest contracts first, so that a
+certificate of an hour matches that hour and one of a year the rest. Energy without a contract has the residual mix; if none is stated,
+the grid's intensity is used, and the report says so.
 """
 
 from bisect import bisect_left
@@ -24,7 +24,7 @@ _NO_RESIDUAL: Final = (
 
 
 class ContractUse(Doc):
-    """What one contract or certificate covers of a report's energy.
+    """The part of a report's energy that one contract or certificate covers.
 
     Example:
         >>> ContractUse(name="wind PPA", start="2026-01-01T00:00:00Z", end="2027-01-01T00:00:00Z", g_per_kwh=0, renewable=True,
@@ -44,7 +44,7 @@ class ContractUse(Doc):
 
 
 class MarketAccount(Doc):
-    """Emissions by the market, PUE included.
+    """Market-based emissions, PUE included.
 
     Example::
 
@@ -56,15 +56,15 @@ class MarketAccount(Doc):
     """Energy × PUE."""
     location_g: float
     spent_g: float | None
-    """At least, where `reason` says of how much energy no factor is known; None: of all of it."""
+    """A lower bound if `reason` states energy without a known factor; None: the factor of all of it is unknown."""
     reason: str | None
     contracts: tuple[ContractUse, ...]
     covered_kwh: float
     renewable_kwh: float
     hourly_kwh: float
-    """Covered by instruments of an hour at most: matched hour by hour."""
+    """Covered by instruments of at most an hour: matched hour by hour."""
     rest_kwh: float
-    """Covered by nothing."""
+    """Not covered."""
     rest_g: float | None
     rest_source: str
 
@@ -84,10 +84,10 @@ class Hours:
     facility_mj: dict[int, float] = field(default_factory=dict)
     grams: dict[int, float] = field(default_factory=dict)
     unknown_mj: dict[int, float] = field(default_factory=dict)
-    """Of the energy: at an intensity that is not known."""
+    """Part of the energy with unknown intensity."""
 
     def add(self, cell: Cell, hour_us: int) -> None:
-        """What rows of an hour come to; what of them reaches into later hours is those'."""
+        """Add the rows of an hour; the part that reaches into later hours belongs to those."""
         energy, grams = float(cell.energy_mj), cell.grams
         for later_us, (part_mj, part_g) in cell.later.items():
             self._add(cell, later_us // _HOUR_US, part_mj, part_g)
@@ -104,7 +104,7 @@ class Hours:
 
 
 def market_account(hours: Hours, contracts: Sequence[Contract], stated: Accounting) -> MarketAccount:
-    """An hour belongs to a contract where it begins in its time."""
+    """An hour belongs to a contract if it begins in the contract's period."""
     numbers = sorted(hours.facility_mj)
     left = {hour: hours.facility_mj[hour] for hour in numbers}
     uses = []
@@ -151,7 +151,7 @@ def _use(contract: Contract, kwh: float) -> ContractUse:
 
 
 def _rest(hours: Hours, left: Mapping[int, float], stated: Accounting) -> tuple[float | None, str | None]:
-    """(grams of what nothing covers, why they are not known)."""
+    """(grams of uncovered energy, why they are unknown)."""
     if stated.residual_g_per_kwh is not None:
         return sum(left.values()) / _MJ_PER_KWH * stated.residual_g_per_kwh, None
     grams = unknown = 0.0

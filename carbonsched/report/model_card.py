@@ -1,4 +1,4 @@
-"""The model card of one job, with the grams of the ledger."""
+"""The model card of one job, with the grams from the ledger."""
 
 from typing import Final
 
@@ -13,7 +13,7 @@ from carbonsched.report.provenance import energy_words, intensity_estimated, int
 
 
 def model_card(report: Report, _ledger: Ledger) -> str:
-    """The card's text. Raises InputError for the report of a period: a card is of one model."""
+    """The card's text. Raises InputError for the report of a period: a card covers one model."""
     job = report.job
     if job is None:
         raise InputError("--format", "a model card is of one job", "give --job ID")

@@ -1,4 +1,4 @@
-"""Says in plain words what a reader of a report must not overlook, a sentence each."""
+"""Writes the notes of a report: what a reader must not miss, one sentence each."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -24,9 +24,9 @@ _ACCOUNTS: Final = {
 
 
 TRAINER: Final = "trainer"
-"""Who says it, in the journal."""
+"""Actor of the trainer's notes in the journal."""
 MOST_WARNINGS: Final = 20
-"""Of the trainer, the first ones; `show` has more of them."""
+"""Most warnings of the trainer, the first ones; `show` has more of them."""
 
 
 def notes(
@@ -37,7 +37,7 @@ def notes(
     said: Iterable[Mapping[str, Any]] = (),
     imported: Totals | None = None,
 ) -> tuple[str, ...]:
-    """All of a report's. counted: the segments that count, by number; said: the `note` and `restated` entries of the job's history."""
+    """All notes of a report. counted: the segments that count, by number; said: the `note` and `restated` entries of the job's history."""
     return (
         *_standing(totals, timeline, record),
         *_feeds(timeline),
@@ -102,7 +102,7 @@ def _accounts(totals: Totals, timeline: Timeline) -> Iterator[str]:
 
 
 def imported_of(groups: Iterable[Group]) -> Totals | None:
-    """What other tools' logs told; None where nothing of it is here."""
+    """Totals from other tools' logs; None if there are none."""
     found = [group for group in groups if group.account is Account.IMPORTED]
     return total(found) if found else None
 
@@ -162,7 +162,7 @@ def _restated(said: Iterable[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _warnings(said: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    """What the trainer warned of, each once: a removal of waste that was left off, say. Departures stand there already."""
+    """The trainer's warnings, each once, e.g. a removal of waste that was not possible. Departures are listed elsewhere."""
     texts = dict.fromkeys(
         str(entry["text"]) for entry in said if entry.get("actor") == TRAINER and "more" not in entry
     )

@@ -1,4 +1,4 @@
-"""The parts of a report's document. Every estimate is marked beside its number; what is unknown is null."""
+"""The parts of a report's document. Every estimate is marked beside its number; an unknown value is null."""
 
 from typing import Literal
 
@@ -13,7 +13,7 @@ from carbonsched.units import J_PER_KWH, MJ_PER_J
 
 
 class Sums(Doc):
-    """Energy and emissions of some rows: what is known, how much of it is estimated, for how long nothing is known.
+    """Energy and emissions of some rows: the known sums, their estimated part, and the duration of unknown values.
 
     Example::
 
@@ -23,46 +23,46 @@ class Sums(Doc):
 
     energy_j: float
     energy_kwh: float
-    """Of the parts that are metered, see `boundary`: PUE is in the grams, not in here."""
+    """Of the metered parts, see `boundary`; the grams include PUE, this figure does not."""
     spent_g: float
-    """gCO2e = Σ energy × PUE × intensity, as decided: with what was known when it was used, and by the account that budgets
+    """gCO2e = Σ energy × PUE × intensity, as decided: with the information of the time of use, by the account that budgets
     were charged by."""
     settled_g: float
-    """As settled: with what became known later, by the account that budgets were charged by."""
+    """As settled: with later information, by the account that budgets were charged by."""
     location_g: float
     """All energy at the grid's intensity."""
     on_site_g: float | None
-    """With the site's own supply counted, as far as it is known; None where the box has none."""
+    """With the site's own supply, as far as it is known; None if the box has none."""
     supply_unknown_s: float
-    """Of the seconds: where it was not known what the supply gave, and the grid's intensity counts."""
+    """Seconds in which the supply was unknown, so that the grid's intensity counts."""
     seconds: float
     unknown_s: float
-    """Of these the energy or the intensity is not known; they are in no sum."""
+    """Seconds with unknown energy or intensity; they are in no sum."""
     estimated: bool
     estimated_kwh: float
-    """Not a hardware counter's own difference: integrated, modelled, split or bridged."""
+    """Not the difference of a hardware counter: integrated, modelled, split or bridged."""
     estimated_g: float
     bridged_kwh: float
-    """Used while the daemon was away."""
+    """Used while the daemon did not run."""
     bridged_g: float
     bridged_s: float
     g_per_kwh: float | None
-    """Energy-weighted mean of the intensities charged."""
+    """Energy-weighted mean of the charged intensities."""
     power_w: float | None
 
     @property
     def unknown(self) -> bool:
-        """Whether no grams are known of any of it: then its sum of 0 says nothing."""
+        """Whether no grams are known: then the sum of 0 has no meaning."""
         return self.seconds <= self.unknown_s
 
     @property
     def unmetered(self) -> bool:
-        """Whether no energy is known of any of it."""
+        """Whether no energy is known."""
         return self.unknown and not self.energy_j
 
     @classmethod
     def of(cls, totals: Totals, moved_g: float = 0.0) -> "Sums":
-        """moved_g: by how much they were settled since."""
+        """moved_g: settled minus decided grams."""
         kwh = MJ_PER_J * J_PER_KWH
         return cls(
             energy_j=totals.energy_j,
@@ -94,12 +94,12 @@ class NamedSums(Doc):
     """
 
     name: str
-    """Of a board, a method, an account or a job."""
+    """Name of a board, a method, an account or a job."""
     sums: Sums
 
 
 class BudgetChange(Doc):
-    """Somebody, or what accrues, set the budget anew.
+    """A change of the budget, by a user or by accrual.
 
     Example:
         >>> BudgetChange(at="2026-11-22T10:00:00Z", actor="alice", from_g=120, budget_g=150, reason="one more epoch").budget_g
@@ -109,13 +109,13 @@ class BudgetChange(Doc):
     at: UtcTime
     actor: str
     from_g: float | None
-    """None: there was none before."""
+    """None: there was no budget before."""
     budget_g: float
     reason: str
 
 
 class JobPart(Doc):
-    """The job that a report is of.
+    """The job of a report.
 
     Example::
 
@@ -133,9 +133,9 @@ class JobPart(Doc):
     ended_at: UtcTime | None
     budget_g: float | None
     left_g: float | None
-    """Budget − known grams; below 0 it was passed. None without a resolved budget."""
+    """Budget − known grams; below 0 if it was exceeded. None without a resolved budget."""
     budget_changes: tuple[BudgetChange, ...] = ()
-    """Since it was submitted, oldest first; of what accrues only the last."""
+    """Since its submission, oldest first; of accruals only the last."""
     spec_sha256: str
     spec: JobSpec
 
@@ -151,7 +151,7 @@ class SegmentLine(SegmentFigures):
     location_g: float
     """All energy at the grid's intensity; `spent_g` is what budgets were charged."""
     attempts: int
-    """Above 1 where the segment was finished more than once, the earlier ones in vain."""
+    """Above 1 if the segment finished more than once, the earlier times without effect."""
     first_step: int
     seconds: float
     estimated: bool
@@ -159,11 +159,11 @@ class SegmentLine(SegmentFigures):
     settled_g: float
     """As settled; `spent_g` is as decided."""
     clock_mhz: int | None = None
-    """That the board was locked at while its steps ran; None: its own clock, or several."""
+    """Clock of the board while its steps ran; None: its own clock, or several."""
 
 
 class Lost(Doc):
-    """Energy of segments that were cut off before they ended, or finished and then repeated. It stays on the job's account.
+    """Energy of segments that were cut off, or finished and then repeated. It stays on the job's account.
 
     Example:
         >>> Lost(energy_j=3600, spent_g=0.2, segments=[4]).segments
@@ -177,7 +177,7 @@ class Lost(Doc):
 
 
 class Gap(Doc):
-    """A stretch that was bridged, is unknown, or of which there is no row.
+    """An interval that was bridged, is unknown, or has no row.
 
     Example:
         >>> Gap(board="GPU-1", start="2026-11-22T10:00:00Z", end="2026-11-22T10:09:00Z", kind="unknown", energy_j=None,
@@ -189,7 +189,7 @@ class Gap(Doc):
     start: UtcTime
     end: UtcTime
     kind: Literal["bridged", "unknown", "missing"]
-    """`bridged`: the daemon was away; `unknown`: energy or intensity could not be read; `missing`: nothing was metered."""
+    """`bridged`: the daemon did not run; `unknown`: energy or intensity could not be read; `missing`: nothing was metered."""
     energy_j: float | None
     spent_g: float | None
     method: EnergyMethod
@@ -213,7 +213,7 @@ class PlugEnergy(Doc):
 
 
 class Selection(Doc):
-    """Of which jobs a period's report is.
+    """The jobs of a period's report.
 
     Example:
         >>> Selection(user="ada", labels=("project=thesis",)).words
@@ -221,15 +221,15 @@ class Selection(Doc):
     """
 
     user: str | None = None
-    """Who submitted them."""
+    """Their submitter."""
     labels: tuple[str, ...] = ()
-    """`key=value`, or `key`: whatever its value. All must hold."""
+    """`key=value`, or `key` with any value. All must match."""
     jobs: tuple[str, ...] = ()
-    """Those that it came to, of all times."""
+    """The matching jobs, of all time."""
 
     @property
     def any(self) -> bool:
-        """Whether it leaves any job out."""
+        """Whether it excludes any job."""
         return self.user is not None or bool(self.labels)
 
     @property
@@ -241,7 +241,7 @@ class Selection(Doc):
 
 
 class FeedUse(Doc):
-    """What one provider's intensities were charged to.
+    """The charges by one provider's intensities.
 
     Example::
 
@@ -258,7 +258,7 @@ class FeedUse(Doc):
     spent_g: float
     """As decided."""
     settled_g: float
-    """The same rows as settled, by this feed's later values or another's; like `spent_g` at the grid's intensity."""
+    """The same rows as settled, by later values of this feed or another; at the grid's intensity, like `spent_g`."""
     first: UtcTime
     last: UtcTime
     time_compression: float
@@ -266,7 +266,7 @@ class FeedUse(Doc):
 
 
 class KindSums(Doc):
-    """What was charged by intensities of one kind.
+    """The charges by intensities of one kind.
 
     Example:
         >>> KindSums(kind="forecast", energy_j=3.6e6, spent_g=240, share=0.3, estimated=True).share
@@ -274,18 +274,18 @@ class KindSums(Doc):
     """
 
     kind: str
-    """`actual`, `estimated`, `forecast`, `held` (kept on after its end), `fallback` or `static`."""
+    """`actual`, `estimated`, `forecast`, `held` (used after its end), `fallback` or `static`."""
     energy_j: float
     spent_g: float
     """As decided, at the grid's intensity."""
     share: float | None
-    """Of all grams."""
+    """Share of all grams."""
     estimated: bool
-    """All but `actual`."""
+    """True for all but `actual`."""
 
 
 class PriceUse(Doc):
-    """What one source's prices were charged to.
+    """The charges by one source's prices.
 
     Example:
         >>> PriceUse(provider="energy-charts", zone="DE-LU", kind="actual", note="CC BY 4.0", energy_j=3.6e6, eur=0.08).eur
@@ -301,7 +301,7 @@ class PriceUse(Doc):
 
 
 class Money(Doc):
-    """What the energy cost, PUE included.
+    """The cost of the energy, PUE included.
 
     Example:
         >>> Money(eur=0.08, eur_per_kwh=0.08, unknown_kwh=0, unknown_share=0, estimated=False, jobs={"a-1": 0.08}, segments={},
@@ -310,17 +310,17 @@ class Money(Doc):
     """
 
     eur: float
-    """Of the energy whose price is known."""
+    """Cost of the energy with a known price."""
     eur_per_kwh: float | None
-    """Mean of what was paid, by energy with PUE."""
+    """Mean paid price, by energy with PUE."""
     unknown_kwh: float
-    """Energy whose price was not known: it stands in no sum."""
+    """Energy with an unknown price: it is in no sum."""
     unknown_share: float
-    """Of all energy."""
+    """Share of all energy."""
     estimated: bool
-    """Whether any of it rests on an estimate: of the energy, or of the price (held, or a constant that stood in)."""
+    """Whether any of it is from an estimate: of the energy, or of the price (held, or a constant in its place)."""
     jobs: dict[str, float]
-    """EUR by job; idle energy is nobody's."""
+    """EUR by job; idle energy belongs to no job."""
     segments: dict[int, float]
     """In a job's report: EUR by segment, interrupted attempts included."""
     prices: tuple[PriceUse, ...]
@@ -340,7 +340,7 @@ class PueUse(Doc):
 
 
 class Point(Doc):
-    """One stretch of the report's time, for plots.
+    """One interval of the report's time, for plots.
 
     Example::
 
@@ -350,7 +350,7 @@ class Point(Doc):
     start: UtcTime
     end: UtcTime
     g_per_kwh: float | None
-    """Time-weighted over all rows of the box, so that it is there while the job waited too."""
+    """Time-weighted over all rows of the box, so it is also known while the job waited."""
     spent_g: float
     """Cumulative, at `end`."""
     power_w: float | None

@@ -1,6 +1,6 @@
-"""The page as PDF, made where the command runs and not in the daemon: by weasyprint, an extra (`pip install "carbonsched[pdf]"`).
+"""The page as PDF, made by the command and not by the daemon, with weasyprint, an extra (`pip install "carbonsched[pdf]"`).
 
-weasyprint keeps a page's style out of its drawings, so the charts' rules are put into each of them, in the colours of paper.
+weasyprint does not apply a page's style to its drawings, so each chart gets its rules, in the colours for paper.
 """
 
 import importlib
@@ -19,24 +19,24 @@ _FONT: Final = re.compile(r"font: ([0-9.]+px) [^;}]*")
 
 
 def pdf(page: str) -> bytes:
-    """Of a report's html, which loads nothing. Raises InputError where weasyprint is not there or finds no pango."""
+    """The PDF of a report's html, which loads nothing. Raises InputError if weasyprint is missing or finds no pango."""
     weasyprint = renderer()
     logging.getLogger("weasyprint").setLevel(logging.ERROR)
     return bytes(weasyprint.HTML(string=with_styled_charts(page), url_fetcher=_nothing).write_pdf())
 
 
 def renderer() -> Any:
-    """weasyprint. Raises InputError where it cannot be had."""
+    """weasyprint. Raises InputError if it is not available."""
     try:
         return importlib.import_module("weasyprint")
-    except (ImportError, OSError) as e:  # OSError: the library is there, pango is not
+    except (ImportError, OSError) as e:  # OSError: the library is installed, pango is not
         raise InputError(FIELD, f"pdf needs weasyprint, which is not to be had ({e})", _MEND) from e
 
 
 def with_styled_charts(page: str) -> str:
-    """The page, each drawing of which holds the rules that the page has for it."""
+    """The page with its rules copied into each drawing."""
     style = page.partition("<style>")[2].partition("</style>")[0]
-    colours = dict(_PALETTE.findall(style))  # paper's come last
+    colours = dict(_PALETTE.findall(style))  # those for paper are last
     rules = [
         ",".join(part.strip().removeprefix(".chart ") for part in names.split(",")) + body
         for names, body in _CHART_RULE.findall(style)

@@ -1,6 +1,6 @@
-"""Sums what the jobs saved that ended in a period, each effect apart, and names those that are in no sum. Pure.
+"""Sums the savings of the jobs that ended in a period, each effect separate, and names the jobs that are left out. Pure.
 
-A job counts whole, in the period in which it ended: an effect is of a run from its submission to its end, and a part of one has none.
+A job counts completely in the period in which it ended: an effect covers a run from its submission to its end, and a part of one has none.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -12,7 +12,7 @@ from carbonsched.model.base import Doc
 from carbonsched.report.effects import Effect, Savings
 
 EFFECTS: Final = ("waste", "flops", "timing", "chosen", "forced", "clocks")
-"""Of `Savings`; `mean_intensity` is no effect of a decision."""
+"""Names of `Savings`; `mean_intensity` is not the effect of a decision."""
 MOST_LEFT_OUT: Final = 1_000
 SUMMED: Final = (
     "Each job counts whole, in the period in which it ended, with what its own report says. The effects answer different questions and "
@@ -20,13 +20,13 @@ SUMMED: Final = (
 )
 """For people."""
 _NOTHING: Final = 1e-9
-"""Grams: a share of a nanogram is none."""
+"""Grams: a share of a nanogram is undefined."""
 Find = Callable[[JobRecord], Savings | str | None]
-"""What a job saved, or why that is not known; None: it was not scheduled."""
+"""The savings of a job, or why they are unknown; None: it was not scheduled."""
 
 
 class SummedEffect(Doc):
-    """Grams that several jobs saved against one counterfactual each, as their own reports say.
+    """Grams that several jobs saved against their counterfactuals, by their own reports.
 
     Example:
         >>> SummedEffect(saved_g=20, share=0.2, baseline_g=100, low_g=15, high_g=25, estimated=True, jobs=4).jobs
@@ -34,20 +34,20 @@ class SummedEffect(Doc):
     """
 
     saved_g: float | None
-    """None: it is known of no job."""
+    """None: it is unknown for every job."""
     share: float | None
     """saved_g ÷ baseline_g."""
     baseline_g: float | None
     low_g: float | None
-    """The sum of the jobs' own: as if all were off to the same side."""
+    """The sum of the jobs' own lower ends: as if all errors had the same direction."""
     high_g: float | None
     estimated: bool
     jobs: int
-    """Of how many jobs it is known."""
+    """Number of jobs with a known effect."""
 
 
 class LeftOut(Doc):
-    """A job that is in no sum, or not in that of one effect.
+    """A job that is left out of all sums, or of one effect's.
 
     Example:
         >>> LeftOut(job="a-1", effect=None, why="is not over").job
@@ -56,12 +56,12 @@ class LeftOut(Doc):
 
     job: str
     effect: str | None
-    """None: all of them."""
+    """None: all effects."""
     why: str
 
 
 class PeriodEffects(Doc):
-    """The effects of the jobs that ended in a period. Never one number, as of a job.
+    """The effects of the jobs that ended in a period. Never one number, as with a job.
 
     Example::
 
@@ -72,14 +72,14 @@ class PeriodEffects(Doc):
     sums: dict[str, SummedEffect]
     """By effect: waste, flops, timing, chosen, forced, clocks."""
     jobs: tuple[str, ...]
-    """That are in the sums."""
+    """The jobs in the sums."""
     left_out: tuple[LeftOut, ...]
     more_left_out: int = 0
-    """Beyond the longest list a report holds."""
+    """Number beyond the longest list of a report."""
 
     @property
     def reasons(self) -> dict[tuple[str, str], list[str]]:
-        """(effect or `all`, why) → the jobs that are left out of it for that; for people."""
+        """(effect or `all`, reason) → the jobs that are left out for that reason; for people."""
         found: dict[tuple[str, str], list[str]] = {}
         for left in self.left_out:
             found.setdefault((left.effect or "all", left.why), []).append(left.job)
@@ -89,7 +89,7 @@ class PeriodEffects(Doc):
 def period_effects(
     jobs: Iterable[JobRecord], span: tuple[datetime | None, datetime | None], find: Find
 ) -> PeriodEffects | None:
-    """jobs: those that have rows in the period; span: [start, end), None: open. None where there are no jobs."""
+    """jobs: those with rows in the period; span: [start, end), None: open. None if there are no jobs."""
     found: dict[str, Savings] = {}
     left: list[LeftOut] = []
     every = sorted(jobs, key=lambda job: job.id)
@@ -124,7 +124,7 @@ def period_effects(
 
 
 def _outside(job: JobRecord, span: tuple[datetime | None, datetime | None]) -> str | None:
-    """Why a job is none of the period's."""
+    """Why a job does not belong to the period."""
     start, end = span
     if not job.state.ended or job.ended_at is None:
         return "is not over"

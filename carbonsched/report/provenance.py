@@ -1,4 +1,4 @@
-"""Says how the figures of a report came about: how much of the energy was counted, and of which kind the intensities of its grams were."""
+"""Describes how the figures of a report were determined: the counted share of the energy, and the kinds of the intensities."""
 
 from collections.abc import Sequence
 from typing import Final
@@ -17,7 +17,7 @@ _ENERGY: Final = {
 
 
 def kind_sums(feeds: Sequence[FeedUse]) -> tuple[KindSums, ...]:
-    """What was charged by intensities of each kind; one that was kept on after its end is `held`, whatever it was before."""
+    """The charges by intensities of each kind; one that was used after its end is `held`, whatever its kind was before."""
     found: dict[str, list[FeedUse]] = {}
     for feed in feeds:
         found.setdefault("held" if feed.note.endswith(HELD) else str(feed.kind), []).append(feed)
@@ -44,12 +44,12 @@ def intensity_words(kinds: Sequence[KindSums]) -> str:
 
 
 def intensity_estimated(kinds: Sequence[KindSums]) -> bool:
-    """Whether any intensity that was charged is no actual one."""
+    """Whether any charged intensity is not an actual one."""
     return any(one.estimated and one.energy_j > 0 for one in kinds)
 
 
 def energy_words(methods: Sequence[NamedSums]) -> str:
-    """For people: the share of the energy by how its joules were known. Nothing modelled is called metered."""
+    """For people: the share of the energy by method. Modelled energy is never called metered."""
     joules = {EnergyMethod(part.name): part.sums.energy_j for part in methods}
     whole = sum(joules.values())
     if not whole:

@@ -1,7 +1,7 @@
 """Finds a report format by its name and renders a report in it.
 
 One table holds the formats that come with carbonsched; plugins add to it (`carbonsched.plugins`). A plugin is imported
-only where its name is asked for.
+only if its name is requested.
 """
 
 from collections.abc import Iterator, Mapping
@@ -39,7 +39,7 @@ FORMATS: Final[Mapping[str, ReportFormat]] = {
     "scope2": SCOPE2,
     "ai-act": AI_ACT,
 }
-"""The formats that come with carbonsched, by name. PDF is made of html by the command (`carbonsched.report.pdf`)."""
+"""The formats that come with carbonsched, by name. The command makes PDF from html (`carbonsched.report.pdf`)."""
 PDF: Final = "pdf"
 
 
@@ -47,7 +47,7 @@ _WITH_EFFECTS: Final = ("json", "html", "markdown")
 
 
 def shows_effects(name: str) -> bool:
-    """Whether a period's report in that format tells what its jobs saved, which takes time to compute. Those of plugins may."""
+    """Whether a period's report in that format contains its jobs' savings, which take time to compute. Formats of plugins may."""
     return name in _WITH_EFFECTS or name not in FORMATS
 
 
@@ -59,8 +59,8 @@ def names() -> tuple[str, ...]:
 def find(name: str) -> ReportFormat:
     """The format of that name.
 
-    Raises InputError in one line: there is none, with the names there are; or its plugin is broken, with the
-    distribution it came with.
+    Raises InputError in one line: there is none, with the existing names; or its plugin is broken, with the
+    name of its distribution.
     """
     if name in FORMATS:
         return FORMATS[name]
@@ -76,7 +76,7 @@ def find(name: str) -> ReportFormat:
 
 
 def pieces(report: Report, ledger: Ledger, name: str) -> Iterator[str]:
-    """The report in the format of that name, a piece at a time. Raises InputError; see `find`."""
+    """The report in the format of that name, piece by piece. Raises InputError; see `find`."""
     return find(name).pieces(report, ledger)
 
 

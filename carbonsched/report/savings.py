@@ -1,18 +1,18 @@
-"""Computes what a job saved by leaving out waste and FLOPs, against two counterfactuals, each with its formula, its inputs and its assumptions.
+"""Computes a job's savings by avoided waste and FLOPs, against two counterfactuals, each with its formula, its inputs and its assumptions.
 
-FLOPs effect, estimated. Against what the user would have run at the same hours: full fine-tuning, or with frozen weights or
-adapters the training of all the rest, at ratio ρ'_k = FLOPs of that ÷ T_full (1 where the trainer did not tell). A finished
+FLOPs effect, estimated. Against the user's own run at the same hours: full fine-tuning, or with frozen weights or
+adapters the training of all the others, at ratio ρ'_k = FLOPs of that ÷ T_full (1 if the trainer did not report it). A finished
 segment k, whose training (importance and steps, see `training`) took e_k joules and g_k grams, would have taken
-e_k × (c0 + (1 − c0)·ρ'_k) ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by g_k × that factor − g_k, and waiting, loading, evaluation and checkpoints stay as they were. c0, the share of
-a step's energy that ρ does not move, is fitted from this job's own metered segments by the planner's robust line; the
-range is c0 ± 2 standard deviations. Where ρ hardly varied c0 is the prior's (the forward pass, 1/3) and the range wide.
+e_k × (c0 + (1 − c0)·ρ'_k) ÷ (c0 + (1 − c0)·ρ_k); so g_k grows by g_k × that factor − g_k, and waiting, loading, evaluation and checkpoints do
+not change. c0, the share of a step's energy that does not depend on ρ, is fitted from this job's own metered segments by the planner's robust
+line; the range is c0 ± 2 standard deviations. If ρ hardly varied, c0 is the prior's (the forward pass, 1/3) and the range wide.
 
-Waste effect, estimated. Against a stock Trainer on the same rows at the same hours, everything trained as in the FLOPs effect's
-counterfactual, so that one ends where the other begins: a stock step would have had w_k = stock ÷ T_full times the FLOPs. Energy follows FLOPs by the same line,
-so what does not follow them (c0) is not counted as saved: training grams_k × (1 − c0)·ρ'_k·(w_k − 1) ÷ (c0 + (1 − c0)·ρ_k). The range is that of c0, and ± 2
-standard deviations of the random orders that stock's FLOPs are the mean of.
+Waste effect, estimated. Against a stock Trainer on the same rows at the same hours, with everything trained as in the FLOPs effect's
+counterfactual, so that one effect begins where the other ends: a stock step would have had w_k = stock ÷ T_full times the FLOPs. Energy depends
+on FLOPs by the same line, so the constant part (c0) does not count as saved: training grams_k × (1 − c0)·ρ'_k·(w_k − 1) ÷ (c0 + (1 − c0)·ρ_k). The
+range is that of c0, and ± 2 standard deviations of the random orders whose mean the stock FLOPs are.
 
-Of the effects of the hours see `carbonsched.report.timing`.
+For the effects of the hours see `carbonsched.report.timing`.
 """
 
 import math
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from carbonsched.plan.energy_fit import EnergyFit
 
 _NEAR = 1e-6
-"""A ratio this near to 1 is that of full fine-tuning: tensors that cost nothing may be frozen. Adapters can cost more."""
+"""A ratio this near to 1 counts as full fine-tuning: tensors without cost may be frozen. Adapters can cost more."""
 _FLOPS_AGAINST = "full fine-tuning (ρ = 1) of the same segments at the same hours"
 _FLOPS_FORMULA = (
     "Σ training grams_k · (1 / (c0 + (1 − c0)·ρ_k) − 1), ρ_k realised, c0 from the metered segments"
@@ -73,7 +73,7 @@ def savings(
     method: str,
     validation: Sequence[Validation],
 ) -> Savings:
-    """`segments`: the attempts that count; `spent`: what their training took, by k; `grams`: all that the job emitted; `method`: the job's."""
+    """`segments`: the attempts that count; `spent`: cost of their training, by k; `grams`: all emissions of the job; `method`: the job's."""
     told = as_own_run(segments, METHODS.get(method))
     flops = flops_effect(told, spent, grams)
     return Savings(
@@ -90,9 +90,9 @@ def savings(
 def as_own_run(
     segments: Sequence[SegmentRecord], traits: MethodTraits | None
 ) -> tuple[SegmentRecord, ...] | str:
-    """The segments, each telling what its user's own run takes; or why that is not known.
+    """The segments, each with the FLOPs of its user's own run; or why these are unknown.
 
-    Adapters are the user's choice, not the selector's: where ρ chooses neither among them nor among tokens the run is their own.
+    Adapters are the user's choice, not the selector's: if ρ selects neither among them nor among tokens, the run is the user's own.
     """
     if traits is None or not traits.trains_adapters:
         return tuple(segments)
@@ -104,7 +104,7 @@ def as_own_run(
 
 
 def quality(segments: Sequence[SegmentRecord], validation: Sequence[Validation]) -> Quality:
-    """Beside the FLOPs effect: held-out loss, and how many full steps take the same FLOPs."""
+    """Beside the FLOPs effect: held-out loss, and the number of full steps with the same FLOPs."""
     losses = {found.when: found.loss for found in validation}
     first = next((found.loss for found in validation if found.when == "before"), None)
     steps, full = sum(s.done.steps for s in segments), sum(s.done.flops_full for s in segments)
@@ -118,7 +118,9 @@ def quality(segments: Sequence[SegmentRecord], validation: Sequence[Validation])
 
 
 def flops_effect(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent], grams: float) -> Effect:
-    """Grams that fewer FLOPs saved; the formula is in the module's docstring. segments: or why nothing can be said; grams: all that the job emitted, the part outside segments unchanged in the counterfactual."""
+    """Grams saved by fewer FLOPs; the formula is in the module's docstring.
+
+    segments: or why the effect is unknown; grams: all emissions of the job, whose part outside segments is the same in the counterfactual."""
     if isinstance(segments, str):
         return Effect.unknown(_OWN_AGAINST, _OWN_FORMULA, segments, estimated=True)
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
@@ -133,7 +135,7 @@ def flops_effect(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Sp
         saved_g=saved,
         share=saved / (grams + saved) if grams + saved > 0 else None,
         baseline_g=grams + saved,
-        low_g=min(low, high),  # more FLOPs than the other run: the ends change places
+        low_g=min(low, high),  # more FLOPs than the other run: the ends are swapped
         high_g=max(low, high),
         estimated=True,
         against=_OWN_AGAINST if own_run else _FLOPS_AGAINST,
@@ -145,7 +147,9 @@ def flops_effect(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Sp
 def waste_effect(
     segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent], without_g: float
 ) -> Effect:
-    """Grams that leaving out waste saved; the formula is in the module's docstring. without_g: what the run that the FLOPs effect is against would have emitted."""
+    """Grams saved by avoided waste; the formula is in the module's docstring.
+
+    without_g: emissions of the run that the FLOPs effect compares with."""
     reason = _waste_unknown(segments, spent)
     if isinstance(segments, str) or reason:
         return Effect.unknown(_WASTE_AGAINST, _WASTE_FORMULA, reason, estimated=True)
@@ -155,7 +159,7 @@ def waste_effect(
     sums = {name: sum(getattr(r.done.waste, name) for r in known) for name in parts}
 
     def grams(c0: float, name: str) -> list[float]:
-        """By segment: what so many FLOPs of full fine-tuning would have emitted beside those of its own run."""
+        """By segment: emissions of this many FLOPs of full fine-tuning in addition to those of its own run."""
         return [
             spent[r.k].grams
             * (1 - c0)
@@ -197,7 +201,7 @@ def waste_effect(
 
 
 def _waste_unknown(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, Spent]) -> str:
-    """Why the waste effect is not known; empty: it is."""
+    """Why the waste effect is unknown; empty: it is known."""
     if isinstance(segments, str):
         return segments
     known = [record for record in segments if record.k in spent and spent[record.k].energy_j > 0]
@@ -210,10 +214,10 @@ def _waste_unknown(segments: Sequence[SegmentRecord] | str, spent: Mapping[int, 
 
 
 def training(segment: SegmentRecord, total: Spent, stepped: Spent | None) -> Spent:
-    """What importance, selection and steps of a segment took: of `total` charged to it, `stepped` while steps ran.
+    """Cost of importance, selection and steps of a segment: of `total` charged to it, `stepped` while steps ran.
 
-    The importance pass and the selection before the first step are added by their seconds at the steps' power. Where
-    no row fell into the steps (a segment shorter than a tick) the total is shared by time.
+    The importance pass and the selection before the first step are added by their seconds at the steps' power. If
+    no row falls into the steps (a segment shorter than a tick) the total is split by time.
     """
     done = segment.done
     before_s = done.importance_seconds + done.selection_seconds
@@ -227,7 +231,7 @@ def training(segment: SegmentRecord, total: Spent, stepped: Spent | None) -> Spe
 
 @dataclass(frozen=True, slots=True)
 class _FixedShares:
-    """c0, the share of a step's energy that ρ does not move, and ± 2 standard deviations of it."""
+    """c0, the share of a step's energy that does not depend on ρ, and ± 2 standard deviations of it."""
 
     c0: float
     low: float
@@ -252,11 +256,11 @@ def _fixed_shares(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) ->
 
 
 def fitted(known: Sequence[SegmentRecord], spent: Mapping[int, Spent]) -> "EnergyFit":
-    """Joules and seconds of steps by ρ, from these segments, one at least."""
+    """Joules and seconds of steps by ρ, from these segments, at least one."""
     first = known[0]
     seconds = max(first.done.seconds / max(first.done.steps, 1), 1e-9)
     watts = spent[first.k].energy_j / max(first.done.seconds, 1e-9)
-    # NumPy comes with it: 13 MB that a daemon without jobs need not hold
+    # this imports NumPy: 13 MB that a daemon without jobs need not hold
     from carbonsched.plan.energy_fit import EnergyFit
 
     fit = EnergyFit.prior(seconds, watts)

@@ -1,4 +1,4 @@
-"""SCI (ISO/IEC 21031:2024) of a job or a period: grams per job, step and FLOP, with what went in."""
+"""SCI (ISO/IEC 21031:2024) of a job or a period: grams per job, step and FLOP, with the inputs."""
 
 from typing import Final
 
@@ -25,7 +25,7 @@ _OF_JOBS: Final = "of a job alone"
 
 
 def sci_lines(report: Report) -> tuple[Line, ...]:
-    """E with PUE, I of the location, M where it is stated, SCI for each R that is known."""
+    """E with PUE, I of the location, M if it is stated, SCI for each known R."""
     grams = grams_quality(report)
     found, done, made = report.sci, report.compute, report.embodied
     known = known_grams(report) is not None

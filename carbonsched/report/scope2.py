@@ -1,4 +1,4 @@
-"""GHG Protocol Scope 2: location- and market-based emissions side by side, each instrument with its period, and what is matched by the hour."""
+"""GHG Protocol Scope 2: location- and market-based emissions side by side, each instrument with its period, and the hourly matched part."""
 
 from typing import Final
 
@@ -24,7 +24,7 @@ _GUIDANCE: Final = "GHG Protocol Scope 2 Guidance (2015)"
 
 
 def scope2_lines(report: Report) -> tuple[Line, ...]:
-    """Electricity and emissions of what the report covers, PUE included."""
+    """Electricity and emissions of the report, PUE included."""
     energy, grams = energy_quality(report), grams_quality(report)
     location = known_grams(report)
     lines = [

@@ -1,7 +1,7 @@
-"""Adds up how far the account as settled departs from the one as decided: by whose energy it was, and by which feed was charged.
+"""Adds up the difference between the settled and the decided account: by owner of the energy, and by charged feed.
 
-Rows that no settlement covers are left as they were decided, to the last bit. Each row is settled by the account that budgets
-were charged by at its time; a feed's rows are told at the grid's intensity, as the feed's other figures are.
+Rows without a settlement keep their decided value, bit for bit. Each row is settled by the account that budgets
+were charged by at its time; a feed's rows are at the grid's intensity, like the feed's other figures.
 """
 
 from collections.abc import Hashable, Iterable
@@ -17,7 +17,7 @@ from carbonsched.units import MJ_PER_J
 
 
 class SettledUse(Doc):
-    """What one feed's intensities of a month were charged as, and what they came to.
+    """The charges by one feed's intensities in a month, and their settled values.
 
     Example:
         >>> SettledUse(provider="neso", kind="forecast", month="2026-11", energy_j=3.6e6, spent_g=200, settled_g=240,
@@ -39,7 +39,7 @@ class SettledUse(Doc):
 
 
 class SettledAccount(Doc):
-    """The account as settled beside the one as decided, which budgets are charged by.
+    """The settled account beside the decided one, which budgets are charged by.
 
     Example:
         >>> SettledAccount(spent_g=240, difference_g=40, entries=1, uses=[]).spent_g
@@ -47,11 +47,11 @@ class SettledAccount(Doc):
     """
 
     spent_g: float
-    """With what became known later in the place of what was known when a row was charged."""
+    """With later information in place of that of the time of use."""
     difference_g: float
-    """Above 0: more than was decided."""
+    """Above 0: more than as decided."""
     entries: int
-    """Of the journal, that hold for rows of this report."""
+    """Number of journal entries that apply to rows of this report."""
     uses: tuple[SettledUse, ...]
     """Where the difference comes from."""
 
@@ -65,7 +65,7 @@ class _Moved:
 
 @dataclass(slots=True)
 class Differences:
-    """Grams by which settled rows differ from what they were charged.
+    """Grams by which settled rows differ from their charges.
 
     Example::
 
@@ -82,7 +82,7 @@ class Differences:
     _entries: set[Hashable] = field(default_factory=set)
 
     def add(self, cell: Cell, feed: Hashable, segment: int | None) -> None:
-        """The rows of an hour, of which a settlement covers some; `feed`, `segment`: how the report tells these apart."""
+        """Add the rows of an hour, some of which a settlement covers; `feed`, `segment`: the report's keys for these."""
         key = _key(cell.account, cell.job_id, segment, cell.board, cell.method, cell.bridged)
         moved = cell.settled_g - cell.decided_g
         self._groups[key] = self._groups.get(key, 0.0) + moved
@@ -97,7 +97,7 @@ class Differences:
         self._entries.update(one for _, _, one in self.settled.between(*span) if one.holds_for(asked))
 
     def of(self, groups: Iterable[Group]) -> float:
-        """Of these sums."""
+        """The difference of these sums."""
         return sum(
             self._groups.get(_key(g.account, g.job_id, g.segment, g.board, g.method, g.bridged), 0.0)
             for g in groups
@@ -111,7 +111,7 @@ class Differences:
         return sum(self._groups.values())
 
     def account(self, decided_g: float) -> SettledAccount:
-        """The whole, beside what was decided: what budgets were charged."""
+        """The whole account, beside the decided one that budgets were charged by."""
         uses = tuple(
             SettledUse(
                 provider=provider or None,

@@ -1,6 +1,6 @@
-"""SPDX 3.0.1 (AI profile, JSON-LD) of one job's model: the energy of its fine-tuning, in kWh, with how it came about.
+"""SPDX 3.0.1 (AI profile, JSON-LD) of one job's model: the energy of its fine-tuning, in kWh, with its method.
 
-What is not known is left out: a serialisation in SPDX has no word for it. `software_downloadLocation` is for who publishes the model.
+Unknown values are left out: SPDX has no value for them. `software_downloadLocation` is left to the publisher of the model.
 """
 
 import json
@@ -23,7 +23,7 @@ _KEPT: Final = ("method", "epochs", "max_steps", "batch_size", "lr", "optimizer"
 
 
 def spdx(report: Report, _ledger: Ledger) -> str:
-    """Raises InputError for the report of a period: a package is of one model."""
+    """Raises InputError for the report of a period: a package covers one model."""
     job = report.job
     if job is None:
         raise InputError("--format", "spdx is of one job", "give --job ID")
@@ -95,7 +95,7 @@ def _package(report: Report, job: JobPart, package: str, agent: str) -> dict[str
 
 
 def _quantity(report: Report) -> str | None:
-    """A decimal without an exponent, as xsd:decimal has it; None: of no energy anything is known."""
+    """A decimal without an exponent, as required by xsd:decimal; None: no energy is known."""
     if report.totals.energy_j <= 0:
         return None
     return f"{Decimal(repr(report.totals.energy_kwh)):f}"

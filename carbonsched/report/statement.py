@@ -1,4 +1,4 @@
-"""Says how a report was made, of which box, by which software, and what somebody signs who stands for it."""
+"""States how a report was made, of which box, by which software, and which hashes a person signs."""
 
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,12 +17,12 @@ from carbonsched.report.provenance import energy_words, intensity_words
 from carbonsched.units import MJ_PER_J
 
 BOX: Final = "box"
-"""Kind of the journal's entry that says from when on rows are of which box."""
+"""Kind of the journal entry that names the box of the rows from then on."""
 _LIBRARIES: Final = ("codecarbon", "nvidia-ml-py", "sqlalchemy")
 
 
 class BoxUse(Doc):
-    """From when on rows are of a box.
+    """The box of the rows from a time on.
 
     Example:
         >>> BoxUse(since="2026-11-22T10:00:00Z", box=BoxIdentity(name="trainer-07", machine=None)).box.words
@@ -47,11 +47,11 @@ class Restatement(Doc):
     energy_j: float
     spent_g: float
     rows: int
-    """Of unknown energy that the new ones stand for."""
+    """Number of rows of unknown energy that the new ones replace."""
 
 
 class SignOff(Doc):
-    """What stands above the signatures: the ledger as it was when the report was made. Names and dates are left to be filled in.
+    """The text above the signatures: the heads of the ledger when the report was made. Names and dates are left blank.
 
     Example:
         >>> SignOff(intervals="5d" * 32, journal="e1" * 32, rows=12, entries=3).rows
@@ -59,7 +59,7 @@ class SignOff(Doc):
     """
 
     intervals: str
-    """Hash of the last row, which holds all before it."""
+    """Hash of the last row, which covers all before it."""
     journal: str
     rows: int
     entries: int
@@ -73,7 +73,7 @@ class SignOff(Doc):
 
 
 class Statement(Doc):
-    """How the figures came about.
+    """How the figures were determined.
 
     Example::
 
@@ -83,17 +83,17 @@ class Statement(Doc):
     organisation: str | None
     site: str | None
     box: BoxIdentity
-    """That made the report."""
+    """The box that made the report."""
     boxes: tuple[BoxUse, ...]
-    """Of which box the rows are, by the journal; rows before the first entry name none."""
+    """The boxes of the rows, by the journal; rows before the first entry have none."""
     method: tuple[str, ...]
-    """A sentence each."""
+    """One sentence each."""
     versions: dict[str, str]
     sign_off: SignOff
 
 
 def boxes(ledger: Ledger) -> tuple[BoxUse, ...]:
-    """From when on the rows are of which box, oldest first."""
+    """The boxes of the rows with the beginning of each, oldest first."""
     return tuple(
         BoxUse(since=entry["at"], box=BoxIdentity(name=entry["name"], machine=entry["machine"]))
         for entry in ledger.history(None, kinds=(BOX,))
@@ -101,13 +101,13 @@ def boxes(ledger: Ledger) -> tuple[BoxUse, ...]:
 
 
 def box_of(found: Sequence[BoxUse], start_us: int) -> str:
-    """Of a row; empty: the journal does not say."""
+    """The box of a row; empty: the journal does not say."""
     mine = next((use.box for use in reversed(found) if micros(use.since) <= start_us), None)
     return "" if mine is None else mine.name or mine.machine or ""
 
 
 def within(found: Sequence[BoxUse], start_us: int, end_us: int) -> tuple[BoxUse, ...]:
-    """Those that hold in a span."""
+    """Those that apply in a span."""
     until = [micros(use.since) for use in found[1:]] + [end_us + 1]
     return tuple(
         use for use, end in zip(found, until, strict=False) if end > start_us and micros(use.since) <= end_us
@@ -155,7 +155,7 @@ def method(
 
 
 def versions(started: Sequence[Mapping[str, Any]], schema: str) -> dict[str, str]:
-    """started: the journal's entries of a job's starts, which name what the trainer ran on."""
+    """started: the journal's entries of a job's starts, which name the trainer's software."""
     found = {"carbonsched": __version__, "python": platform.python_version(), "ledger schema": schema}
     for name in _LIBRARIES:
         try:

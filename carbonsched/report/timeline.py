@@ -1,7 +1,7 @@
-"""Gathers what a report needs of the sums of hours, and draws the curve over its time.
+"""Gathers the hour sums that a report needs, and computes the curve over its time.
 
-Sums of hours are everybody's (`carbonsched.ledger.hours`): the intensity while a job waited stands in the rows of idle boards; only those
-asked for are charged. A curve over less than 2 days, of a job less than 10, is drawn from the rows, as an hour is wider than its steps.
+Hour sums cover everything (`carbonsched.ledger.hours`), since rows of idle boards have the intensity while a job waited; only the requested
+ones are charged. A curve over less than 2 days, or of a job over less than 10, uses the rows, as an hour is wider than its steps.
 """
 
 from collections.abc import Iterable, Mapping
@@ -28,12 +28,12 @@ from carbonsched.units import MJ_PER_J
 BINS: Final = 240
 GAPS: Final = 200
 _LONG_US: Final = 48 * HOUR_US
-"""A curve over the whole box is drawn of hours from so long on: a week of 8 boards has half a million rows."""
+"""A curve over the whole box uses hours from this length on: a week of 8 boards has half a million rows."""
 _NEVER: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 _Feed = tuple[str, str, str, str, float, str]
 _Stroke = tuple[int, int, str, int | None, float, int | None]
-"""(start, end, board, segment, grams charged, mJ) of what a curve is drawn of."""
+"""(start, end, board, segment, grams charged, mJ): a part of a curve."""
 
 
 @dataclass(slots=True)
@@ -43,19 +43,19 @@ class _Bin:
     grams: float = 0.0
     energy_mj: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
-    """By board: how long its energy was known here."""
+    """By board: seconds with known energy here."""
     segment: int | None = None
 
     @property
     def power_w(self) -> float | None:
-        """Of boards side by side over the time they were charged, so that a start in mid-bin is no dip."""
+        """Sum of simultaneous boards over the time they were charged, so that a start within a bin is no dip."""
         longest = max(self.seconds.values(), default=0.0)
         return self.energy_mj / MJ_PER_J / longest if longest > 0 else None
 
 
 @dataclass(slots=True)
 class Timeline:
-    """Give it the sums of each hour with `take`, then `draw`; then read its results.
+    """Call `take` with the sums of each hour, then `draw`; then read its results.
 
     Example::
 
@@ -67,35 +67,35 @@ class Timeline:
 
     job_id: str | None
     counted: Mapping[int, datetime]
-    """Segment → start of the attempt that counts; rows of it before are lost work."""
+    """Segment → start of the attempt that counts; earlier rows of it are lost work."""
     differences: Differences = field(default_factory=lambda: Differences(Settled()))
-    """What was settled since."""
+    """The settlements since."""
     eras: tuple[Era, ...] = ()
-    """By which account rows are charged to budgets."""
+    """The accounts by which rows are charged to budgets."""
     only: frozenset[str] | None = None
-    """Of a period's report over some jobs: which; None: everything is charged."""
+    """The jobs of a period's report over some jobs; None: everything is charged."""
     start: datetime = _NEVER
     end: datetime = _NEVER
-    """Of what is drawn."""
+    """End of the curve."""
     accounts: list[BudgetAccount] = field(default_factory=list)
-    """Those that the rows were charged by, in order of time."""
+    """The accounts that the rows were charged by, in order of time."""
     lost: dict[int, Spent] = field(default_factory=dict)
-    """By segment: what its steps were charged before the attempt that counts began."""
+    """By segment: charges of its steps before the attempt that counts."""
     trained: dict[int, Spent] = field(default_factory=dict)
-    """By segment: what the steps of the attempt that counts were charged."""
+    """By segment: charges of the steps of the attempt that counts."""
     more_gaps: int = 0
     energy_cost: EnergyCost = field(default_factory=EnergyCost)
     watched: Watched = field(default_factory=Watched)
     hours: Hours = field(default_factory=Hours)
     work: Work = field(default_factory=Work)
-    """Of a job: when it ran, and its energy by intensity."""
+    """Of a job: the times it ran, and its energy by intensity."""
     _cells: dict[tuple[Any, ...], Cell] = field(default_factory=dict)
-    """What is charged, hours together."""
+    """The charged cells, over all hours."""
     _strokes: list[_Stroke] = field(default_factory=list)
     _told: list[tuple[int, int, float, int]] = field(default_factory=list)
-    """(start, end, Σ µs × g/kWh, µs) of the intensity that rows told, whosever they were."""
+    """(start, end, Σ µs × g/kWh, µs) of the intensities in rows, of any owner."""
     _scale: tuple[int, float] = (0, 0.0)
-    """(begin, width of a bin) in microseconds."""
+    """(beginning, width of a bin) in microseconds."""
     _bins: list[_Bin] = field(default_factory=list)
     _gaps: list[Gap] = field(default_factory=list)
     _open: dict[str, Gap] = field(default_factory=dict)
@@ -114,7 +114,7 @@ class Timeline:
                 self._gap(run)
 
     def finish(self) -> None:
-        """After the last hour."""
+        """Call this after the last hour."""
         for cell in self._cells.values():
             if cell.metered:
                 self.energy_cost.add(cell)
@@ -126,9 +126,9 @@ class Timeline:
     def draw(
         self, start: datetime, end: datetime, rows: Iterable[Mapping[str, Any]], curve: Curve | None = None
     ) -> None:
-        """Draw the curve. rows: those asked for, by their start; of a time that is `long` none are needed but a job's.
+        """Draw the curve. rows: the requested ones, by their start; if the time is `long`, only a job's are needed.
 
-        curve: the intensity that the box's rows recorded; None: it is told by the hours that were taken, and `rows` are everybody's.
+        curve: the intensity that the box's rows recorded; None: the hours that were taken give it, and `rows` are of all owners.
         """
         self.start, self.end = start, end
         self._scale = micros(start), (micros(end) - micros(start)) / BINS
@@ -138,7 +138,7 @@ class Timeline:
                 self._tell("", first, last, g * (last - first), last - first)
         fine = not self.long
         if fine and curve is None:
-            self._told.clear()  # the rows tell it finer
+            self._told.clear()  # the rows have a finer resolution
         for row in rows:
             self._row(row, fine=fine, tells=fine and curve is None)
         if not fine:
@@ -162,7 +162,7 @@ class Timeline:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """The sums, of a period without segments."""
+        """The sums; those of a period without segments."""
         return groups_of(self._cells.values())
 
     @property
@@ -175,12 +175,12 @@ class Timeline:
 
     @property
     def meters(self) -> set[tuple[str, str]]:
-        """(board, meter) of what was charged."""
+        """(board, meter) of the charged rows."""
         return {(cell.board, cell.alike.meter) for cell in self._cells.values() if cell.metered}
 
     @property
     def foreign_mj(self) -> dict[str, int]:
-        """By board: what was charged while somebody else computed on it, too."""
+        """By board: charges while somebody else also computed on it."""
         found: dict[str, int] = {}
         for cell in self._cells.values():
             if cell.metered and cell.alike.with_others:
@@ -194,7 +194,7 @@ class Timeline:
 
     @property
     def mean_g_per_kwh(self) -> float | None:
-        """Time-weighted over the board that was watched longest."""
+        """Time-weighted over the board with the longest record."""
         weighted, span = max(self._means.values(), key=lambda pair: pair[1], default=(0.0, 0))
         return weighted / span if span else None
 
@@ -244,7 +244,7 @@ class Timeline:
 
     @property
     def points(self) -> tuple[Point, ...]:
-        """At most BINS stretches of equal length, from the first row charged to the last."""
+        """At most BINS intervals of equal length, from the first charged row to the last."""
         origin, width = self._scale
         points: list[Point] = []
         spent = 0.0
@@ -263,7 +263,7 @@ class Timeline:
         return tuple(points)
 
     def _shares(self, start_us: int, end_us: int) -> list[tuple[_Bin, float]]:
-        """The bins a stretch lies in, each with its share of the time."""
+        """The bins of an interval, each with its share of the time."""
         origin, width = self._scale
         if width <= 0:
             return [(self._bins[0], 1.0)]
@@ -356,7 +356,7 @@ class Timeline:
 
 
 def feed_of(cell: Cell) -> _Feed:
-    """What a report tells feeds apart by. Of a cell whose intensity is known."""
+    """The report's key for a feed. For a cell with a known intensity."""
     alike = cell.alike
     return (
         *(str(alike.provider), str(alike.zone), str(alike.basis), str(alike.kind)),
@@ -365,7 +365,7 @@ def feed_of(cell: Cell) -> _Feed:
 
 
 def _join(a: Gap, b: Gap) -> Gap | None:
-    """One gap of two that touch and are of one kind; None where they are not."""
+    """One gap from two that touch and are of one kind; None if they are not."""
     same = (a.kind, a.method) == (b.kind, b.method) and a.end == b.start
     if not same or (a.energy_j is None) != (b.energy_j is None) or (a.spent_g is None) != (b.spent_g is None):
         return None

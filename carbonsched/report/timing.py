@@ -1,12 +1,12 @@
-"""Computes the timing effect: what the hours of a job saved against beginning it at submission and running it without pause.
+"""Computes the timing effect: the savings of a job's hours against beginning it at submission and running it without pause.
 
-The counterfactual is the same work: every row of the job but those of its waits, moved to where it would have been had no wait come before
-it, at the intensity that the box's rows recorded there. Waits that the planner chose and waits that were forced on the job (the queue, a
-pause by its owner, an outage) are told apart: between the two lies the schedule with the forced waits alone. What waiting itself took is
-in what was emitted and not in the counterfactual.
+The counterfactual is the same work: every row of the job except those of its waits, moved to the time it would have had without any earlier
+wait, at the intensity that the box's rows recorded there. Waits that the planner chose and waits that were forced on the job (the queue, a
+pause by its owner, an outage) are separated: between the two is the schedule with only the forced waits. The energy of waiting itself is
+part of the emissions and not of the counterfactual.
 
-Where no row tells the intensity of the counterfactual's time, the mean of the span stands in, and the range goes from the lowest to the
-highest of the span; where a value was settled since, the range holds both.
+If no row has the intensity of the counterfactual's time, the mean of the span is used, and the range goes from the lowest to the
+highest of the span; if a value was settled since, the range includes both.
 """
 
 from bisect import bisect_left, bisect_right
@@ -34,7 +34,7 @@ FORCED_AGAINST: Final = (
 )
 
 PIECE_US: Final = 300_000_000
-"""Rows of one intensity that begin in the same so long of the clock count as evenly spread over it."""
+"""Rows of one intensity that begin in the same interval of this length count as evenly spread over it."""
 
 Span = tuple[int, int]
 
@@ -57,7 +57,7 @@ class Piece:
 
 @dataclass(slots=True)
 class Work:
-    """A job's rows, as far as timing needs them; neighbours that agree run together.
+    """A job's rows, as far as timing needs them; equal neighbours are joined.
 
     Example:
         >>> work = Work()
@@ -67,7 +67,7 @@ class Work:
     """
 
     spans: list[Span] = field(default_factory=list)
-    """When it ran on any board, ascending where rows come so; energy known or not."""
+    """When it ran on any board, ascending if the rows are; with known or unknown energy."""
     _open: dict[str, Piece] = field(default_factory=dict)
     _done: list[Piece] = field(default_factory=list)
 
@@ -93,13 +93,13 @@ class Work:
 
 
 def _one(a: Piece, b: Piece) -> bool:
-    """Whether one piece may stand for both: a job of months has millions of rows. By the clock, so that it is the same whether rows
-    come one by one or added up (`carbonsched.ledger.job_pieces`)."""
+    """Whether one piece may represent both: a job of months has millions of rows. By the clock, so that the result is the same for single rows
+    and for summed ones (`carbonsched.ledger.job_pieces`)."""
     return a.g_per_kwh == b.g_per_kwh and a.start_us // PIECE_US == b.start_us // PIECE_US
 
 
 class Curve:
-    """The intensity over a span as the box's rows recorded it, whosever they were.
+    """The intensity over a span as the box's rows of any owner recorded it.
 
     Example:
         >>> Curve([(0, 10, 200.0), (10, 20, 100.0)]).mean(5, 15)
@@ -116,7 +116,7 @@ class Curve:
         self._starts = [step[0] for step in self._steps]
         span = sum(end - start for start, end, _ in self._steps)
         self.typical = sum((e - s) * g for s, e, g in self._steps) / span if span else None
-        """Time-weighted mean; None: no row tells any."""
+        """Time-weighted mean; None: no row has any."""
         self.low = min((g for _, _, g in self._steps), default=0.0)
         self.high = max((g for _, _, g in self._steps), default=0.0)
 
@@ -127,7 +127,7 @@ class Curve:
                 yield max(first, start), min(last, end), g
 
     def mean(self, start: int, end: int) -> tuple[float, float]:
-        """(mean where it is known, share of [start, end) where it is not)."""
+        """(mean where it is known, share of [start, end) where it is unknown)."""
         end = max(end, start + 1)
         i = max(bisect_right(self._starts, start) - 1, 0)
         weighted, known = 0.0, 0
@@ -141,7 +141,7 @@ class Curve:
 
 
 class Waits:
-    """When a job did not work, from its submission to its last row; both kinds ascend.
+    """The times when a job did not work, from its submission to its last row; both kinds ascend.
 
     Example:
         >>> waits = Waits(0, chosen=((10, 20),), forced=((0, 5),))
@@ -150,13 +150,13 @@ class Waits:
     """
 
     def __init__(self, submitted_us: int, chosen: Sequence[Span], forced: Sequence[Span]) -> None:
-        """chosen: the planner's, for a cleaner hour or for the budget to grow. forced: in the queue, paused by its owner, in an outage."""
+        """chosen: by the planner, for a cleaner hour or for the budget to grow. forced: in the queue, paused by its owner, in an outage."""
         self.submitted_us = submitted_us
         self.chosen, self.forced = tuple(chosen), tuple(forced)
         self._chosen, self._forced = _Measure(self.chosen), _Measure(self.forced)
 
     def at_once(self, us: int) -> int:
-        """When it would have come to where it was then, without any wait."""
+        """The time at which it would have reached this point without any wait."""
         return us - self._chosen.before(us) - self._forced.before(us)
 
     def forced_alone(self, us: int) -> int:
@@ -168,7 +168,7 @@ class Waits:
 
 
 class _Measure:
-    """How much of some spans lies before a time."""
+    """The length of some spans before a time."""
 
     def __init__(self, spans: Sequence[Span]) -> None:
         self._spans = spans
@@ -181,7 +181,7 @@ class _Measure:
 
 
 def waits_of(submitted_us: int, work: Work, states: Sequence[tuple[int, str]]) -> Waits:
-    """From a job's rows and the journal's states, (time, state) ascending. Rows in a wait are the wait's."""
+    """From a job's rows and the journal's states, (time, state) ascending. Rows in a wait belong to the wait."""
     spans = sorted(work.spans)
     last = max((end for _, end in spans), default=submitted_us)
     waiting = [
@@ -205,7 +205,7 @@ def _union(spans: Sequence[Span]) -> list[Span]:
 
 
 def _without(spans: Sequence[Span], holes: Sequence[Span]) -> list[Span]:
-    """What of ascending spans lies in no hole; holes ascend, too."""
+    """The parts of ascending spans outside the holes, which also ascend."""
     found, first = [], 0
     for start, end in spans:
         while first < len(holes) and holes[first][1] <= start:
@@ -227,7 +227,7 @@ def _common(spans: Sequence[Span], others: Sequence[Span]) -> list[Span]:
 
 @dataclass(frozen=True, slots=True)
 class Grams:
-    """What the work would have emitted at once, with its forced waits alone, and as it ran.
+    """Emissions of the work at once, with only its forced waits, and as it ran.
 
     Example:
         >>> Grams(100.0, 90.0, 80.0).timing
@@ -253,7 +253,7 @@ class Grams:
 
 @dataclass(frozen=True, slots=True)
 class TimingEffects:
-    """The effect of a job's hours, which of it was chosen and which forced, and the figure against the mean.
+    """The effect of a job's hours, its chosen and its forced part, and the figure against the mean.
 
     Example::
 
@@ -298,7 +298,7 @@ class Curves:
 
 
 def _keys(stretch: Stretch) -> Mapping[str, Any]:
-    """What a settlement asks of a row."""
+    """The fields of a row that a settlement reads."""
     charged = stretch.charged
     return {"g_per_kwh": charged.g_per_kwh, "zone": charged.zone, "basis": charged.basis}
 
@@ -349,9 +349,9 @@ class _Asked:
 
     def __init__(self, pieces: Sequence[Piece], waits: Waits) -> None:
         self.waiting_g = 0.0
-        """Of rows in waits, as decided."""
+        """Grams of rows in waits, as decided."""
         self._worked: list[tuple[Piece, float, Span, Span]] = []
-        """With what of its energy was work, and when it would have run at once, and with the forced waits alone."""
+        """Each piece with the working share of its energy, and its times at once and with only the forced waits."""
         for piece in pieces:
             span = piece.end_us - piece.start_us
             waited = waits.waited(piece.end_us) - waits.waited(piece.start_us)
@@ -363,7 +363,7 @@ class _Asked:
             self.waiting_g += _grams(piece.facility_mj * (1 - share), piece.g_per_kwh)
 
     def grams(self, curve: Curve, instead: float, *, settled: bool = False) -> tuple[Grams, float]:
-        """(grams, seconds of the counterfactual whose intensity is not known). instead: counts there."""
+        """(grams, seconds of the counterfactual with unknown intensity). instead: used there."""
         at_once = forced = ran = unknown_s = 0.0
         for piece, share, then, forced_then in self._worked:
             g = curve.mean(piece.start_us, piece.end_us)[0] if settled else piece.g_per_kwh
@@ -377,7 +377,7 @@ class _Asked:
 
 
 def _moved(piece: Piece, then: Span, curve: Curve, instead: float, own: float) -> tuple[float, float]:
-    """(mean intensity where a piece would have been, seconds of it that no row tells of). then: when that is."""
+    """(mean intensity at a piece's moved time, seconds of it without a row). then: the moved time."""
     start, end = then
     if start == piece.start_us and end == piece.end_us:
         return own, 0.0
@@ -414,7 +414,7 @@ def _against_mean(
 def _effect(
     baseline: float, saved: Sequence[float], against: str, inputs: Mapping[str, float], *, estimated: bool
 ) -> Effect:
-    """saved: as it most likely was, and the ends of its range."""
+    """saved: the most likely value, and the ends of its range."""
     return Effect(
         saved_g=saved[0],
         share=saved[0] / baseline if baseline > 0 else None,
