@@ -39,6 +39,7 @@ class _Done(BaseModel):
     first_step: int
     steps: int
     loss: float | None = None
+    segments: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class ListedSegment:
     """The last finished segment of a job in a list.
 
     Example:
-        >>> ListedSegment(k=3, step=40, loss=2.5).step
+        >>> ListedSegment(k=3, step=40, loss=2.5, segments=5).step
         40
     """
 
@@ -78,6 +79,8 @@ class ListedSegment:
     step: int
     """Of the job, at the segment's end."""
     loss: float | None
+    segments: int | None
+    """Of the whole job; None: unknown."""
 
 
 def listed_job(row: Mapping[Any, Any]) -> ListedJob:
@@ -127,4 +130,4 @@ def listed_segment(row: Mapping[Any, Any]) -> ListedSegment:
         done: Any = _Done.model_validate_json(row["done"])
     except ValidationError:
         done = segment_record(row).done
-    return ListedSegment(row["k"], done.first_step + done.steps, done.loss)
+    return ListedSegment(row["k"], done.first_step + done.steps, done.loss, done.segments)

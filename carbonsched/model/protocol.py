@@ -298,6 +298,8 @@ class SegmentDone(_Event):
 
     event: Literal["segment_done"] = "segment_done"
     k: Count
+    segments: Segments | None = None
+    """Of the whole job, as `segment_ready` has it; None: the daemon decides, or not told."""
     first_step: Count
     steps: Steps
     rho_directed: Ratio

@@ -114,7 +114,7 @@ def of_ledger(row: JobRecord | ListedJob, ledger: Ledger, past: Past | None = No
     totals, last = past.totals, past.last
     return _of_row(row) | {
         "segment": None,
-        "segments": last.k + 1 if last and row.state is JobState.FINISHED else None,
+        "segments": _segments(row.state, last),
         "segments_over": last.k + 1 if last else 0,
         "step": last.step if last else None,
         "rho": None,
@@ -127,6 +127,12 @@ def of_ledger(row: JobRecord | ListedJob, ledger: Ledger, past: Past | None = No
         "estimated": totals.estimated,
         "power_w": None,
     }
+
+
+def _segments(state: JobState, last: ListedSegment | None) -> int | None:
+    if last is None:
+        return None
+    return last.k + 1 if state is JobState.FINISHED else last.segments
 
 
 def of_past(row: JobRecord, ledger: Ledger, started: Started | None) -> dict[str, Any]:

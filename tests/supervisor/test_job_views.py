@@ -183,3 +183,17 @@ def test_names_of_tensors_are_not_kept_in_memory(tmp_path: Path) -> None:
         pass
     assert [d.selected for d in rig.supervisor.runs[job.id].progress.done] == [()]
     assert rig.ledger.segments(job.id)[0].done.selected == ("a",)
+
+
+def test_a_job_that_was_cancelled_in_its_midst_shows_how_many_segments_it_would_have_had(
+    tmp_path: Path,
+) -> None:
+    rig = Rig(tmp_path)
+    job = rig.running()
+    for _ in job.play(0):
+        pass
+    rig.service.cancel(job.id, ME)
+    job.finish("stopped")
+    rig.run(2)
+    listed = rig.service.jobs(ME).jobs[0]
+    assert (listed.state, listed.segments_over, listed.segments) == (JobState.CANCELLED, 1, 4)

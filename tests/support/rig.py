@@ -252,6 +252,7 @@ class Played:
         self.say(
             "segment_done",
             k=k,
+            segments=self.steps // self.segment,
             first_step=k * self.segment,
             steps=self.segment,
             rho_directed=rho,
