@@ -35,6 +35,16 @@ def _blind_from(connection: Connection, last: Mapping[Any, Any]) -> datetime | N
     return maybe_moment(connection.execute(newest).scalar())
 
 
+def _least_whole_w(connection: Connection, last: Mapping[Any, Any]) -> float | None:
+    """The lowest power of a host since it booted, whose epochs are of one daemon each; rows with a reason are shares of its energy."""
+    t = INTERVALS.c
+    life = last["counter_epoch"].rpartition(":")[0]
+    here = and_(t.board == last["board"], t.counter_epoch.startswith(f"{life}:", autoescape=True))
+    whole = and_(t.reason.is_(None), t.method == str(EnergyMethod.ESTIMATED), t.power_w > 0)
+    found: float | None = connection.execute(select(func.min(t.power_w)).where(here, whole)).scalar()
+    return found
+
+
 def _mark(connection: Connection, last: Mapping[Any, Any]) -> Mark:
     t = INTERVALS.c
     here = and_(t.board == last["board"], t.counter_epoch == last["counter_epoch"])
@@ -42,6 +52,8 @@ def _mark(connection: Connection, last: Mapping[Any, Any]) -> Mark:
     # not from the last row alone: it may be of a failed reading, and shares of one delta have no order
     found = select(func.max(t.counter_end_mj), func.min(t.power_w).filter(drawn)).where(here)
     reach, least_w = connection.execute(found).one()
+    if last["method"] == str(EnergyMethod.ESTIMATED) and reach is None:
+        least_w = _least_whole_w(connection, last)
     return Mark(
         at=moment(last["end_us"]),
         counter_mj=reach,

@@ -68,7 +68,7 @@ class Mark:
     blind_from: datetime | None = None
     """Since when it could not be read, if the account ends with such a time."""
     least_w: float | None = None
-    """The lowest mean power of a row by this counter."""
+    """The lowest mean power of a row by this counter; of a host, which has none, of a row since it booted."""
 
 
 class Meter(Protocol):

@@ -16,6 +16,7 @@ from carbonsched.feeds.value_chain import ValueChain
 from carbonsched.model.energy import Account, EnergyDelta, Interval
 from carbonsched.model.grid import Price, Reading, Supply
 from carbonsched.power.attribution import Cut, estimate, share, share_by, split
+from carbonsched.power.base import Mark
 from carbonsched.supervisor.host_shares import HostShares, HostTick
 from carbonsched.supervisor.jobs.job_run import JobRun
 from carbonsched.supervisor.jobs.process_state import BoardPart
@@ -65,6 +66,12 @@ class Metering:
     reach: dict[str, datetime] = field(default_factory=dict)
     """The time up to which each device is accounted for."""
     host_shares: HostShares = field(default_factory=HostShares)
+
+    def resume(self, marks: Mapping[str, Mark]) -> None:
+        """Continue where the ledger ends."""
+        self.reach.update({device: mark.at for device, mark in marks.items()})
+        least_w = {device: mark.least_w for device, mark in marks.items()}
+        self.host_shares.least_w.update({device: w for device, w in least_w.items() if w is not None})
 
     def charge(
         self,

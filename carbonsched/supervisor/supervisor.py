@@ -205,7 +205,7 @@ class Supervisor:
         with self.lock:
             marks = self.ledger.marks()
             self.meter.resume(marks)
-            self.metering.reach.update({device: mark.at for device, mark in marks.items()})
+            self.metering.resume(marks)
             self.began = self.clock.now()
             self._note_account()
             self._note_box()

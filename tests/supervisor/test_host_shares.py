@@ -160,6 +160,23 @@ def test_what_a_host_draws_at_rest_is_the_least_that_was_seen_where_its_meter_ha
     box.whole()
 
 
+def test_what_a_host_draws_at_rest_is_known_to_the_next_daemon(tmp_path: Path) -> None:
+    box = Box(tmp_path, idle_w=None)
+    box.host.watts = 50.0
+    box.rig.run(15)
+    box.host.watts = 150.0
+    a, b = box.jobs()
+    box.run(10, (a, 1.0), (b, 0.0))
+    box.rig.die()
+    box.rig.boot()
+    box.rig.supervisor.cpu.box = lambda: box.busy_s
+    box.host.watts = 150.0
+    box.run(5, (a, 1.0), (b, 0.0))
+    before = box.joules()
+    box.run(10, (a, 1.0), (b, 0.0))
+    assert box.more(before) == {"a": 10 * 125.0, "b": 10 * 25.0, "box": 0.0}
+
+
 def test_a_job_that_ended_in_the_tick_pays_for_the_time_it_took_and_lived(tmp_path: Path) -> None:
     """Half a second at full speed, of which its shim tells the last part."""
     box = Box(tmp_path)
