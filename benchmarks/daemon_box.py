@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from carbonsched import Client
+from carbonsched.errors import UnreachableError
+
 ROOT = Path(__file__).resolve().parents[1]
 
 OVER = ("finished", "failed", "stopped", "cancelled")
@@ -61,10 +64,22 @@ class Box:
                 stderr=log,
                 env=self._env(),
             )
-        while self._run("ps").returncode != 0:
+        while not self._answers():
             if self.process.poll() is not None:
                 raise RuntimeError((self.folder / "daemon.log").read_text().strip().splitlines()[-1])
             time.sleep(0.2)
+
+    def _answers(self) -> bool:
+        try:
+            self._client.version()
+        except UnreachableError:
+            return False
+        return True
+
+    @property
+    def _client(self) -> Client:
+        """For what is asked again and again: a command a third of a second would take a core from daemon and trainer."""
+        return Client(self.folder / "api.sock")
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -93,7 +108,7 @@ class Box:
 
     def until(self, job: str, *states: str, step: int = 0) -> dict[str, Any]:
         while True:
-            view: dict[str, Any] = self.ask("show", job)
+            view = self._client.show(job).dump()
             if view["state"] in states and (view["step"] or 0) >= step:
                 return view
             if view["state"] in OVER and view["state"] not in states:

@@ -9,9 +9,10 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, and_, func, insert, select, update
+from sqlalchemy.exc import IntegrityError
 
 from carbonsched.errors import LedgerError, StateError
 from carbonsched.ledger import audit, hour_totals, late_energy, rollup, totals
@@ -42,6 +43,9 @@ from carbonsched.model.energy import EnergyDelta, Interval
 from carbonsched.model.job import JobSpec, SubmittedJob
 from carbonsched.model.job_state import JobState, move
 from carbonsched.model.protocol import Directive, SegmentDone
+
+_LAST_ENTRY: Final = select(JOURNAL.c.id, JOURNAL.c.hash).order_by(JOURNAL.c.id.desc()).limit(1)
+"""Asked at every write, so the statement is built once."""
 
 
 class Ledger(LedgerReader):
@@ -151,19 +155,19 @@ class Ledger(LedgerReader):
     def add_job(self, job: SubmittedJob) -> None:
         """Raises StateError if the id exists."""
         with self.transaction() as connection:
-            if connection.execute(select(JOBS.c.id).where(JOBS.c.id == job.id)).first():
-                raise StateError(f"job {job.id} is already in the ledger; submit it under a new id")
             submitted = _text(job.dump())
-            connection.execute(
-                insert(JOBS).values(
-                    id=job.id,
-                    submitted=submitted,
-                    submitted_us=micros(job.submitted_at),
-                    state=str(JobState.QUEUED),
-                    reason="submitted",
-                    budget_g=job.spec.carbon.budget_g,
-                )
-            )
+            row = {
+                "id": job.id,
+                "submitted": submitted,
+                "submitted_us": micros(job.submitted_at),
+                "state": str(JobState.QUEUED),
+                "reason": "submitted",
+                "budget_g": job.spec.carbon.budget_g,
+            }
+            try:
+                connection.execute(insert(JOBS), row)
+            except IntegrityError as e:
+                raise StateError(f"job {job.id} is already in the ledger; submit it under a new id") from e
             detail = {
                 "name": job.spec.name,
                 "sha256": sha256({"submitted": submitted}),
@@ -298,8 +302,7 @@ class Ledger(LedgerReader):
             text = _text(detail)
         except (TypeError, ValueError) as e:
             raise LedgerError(f"a journal entry must be plain JSON: {e}") from e
-        query = select(JOURNAL.c.id, JOURNAL.c.hash).order_by(JOURNAL.c.id.desc()).limit(1)
-        last_id, last_hash = connection.execute(query).first() or (0, GENESIS)
+        last_id, last_hash = connection.execute(_LAST_ENTRY).first() or (0, GENESIS)
         interval_id, interval_hash = chain_end(connection)
         entry: dict[str, Any] = {
             "id": last_id + 1,

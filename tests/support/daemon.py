@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,11 +70,20 @@ class DaemonProcess:
                 env=os.environ | OFFLINE | self.env,
             )
         deadline = time.monotonic() + 300
-        while self.cli("ps", check=False).returncode != 0:
+        while not self._answers():
             assert self.process.poll() is None, (self.root / "daemon.log").read_text()
             assert time.monotonic() < deadline, "the daemon does not answer"
             time.sleep(0.1)
         return self
+
+    def _answers(self) -> bool:
+        """Asked at the socket: commands that are started meanwhile take the daemon's own time."""
+        with socket.socket(socket.AF_UNIX) as probe:  # httpx leaves open what it cannot connect
+            try:
+                probe.connect(str(self.socket))
+            except OSError:
+                return False
+        return bool(self.get("/v1/version"))
 
     def kill(self) -> None:
         """kill -9."""
