@@ -343,7 +343,7 @@ def test_two_processes_train_on_two_boards_through_pause_death_and_resume(
     two_boards: DaemonProcess, tmp_path: Path, material: tuple[Path, Path]
 ) -> None:
     box = two_boards
-    several = {"parallel": "ddp", "processes": 2, "segment": 250, "max_steps": 1500, "epochs": 1000}
+    several = {"parallel": "ddp", "processes": 2, "segment": 250, "max_steps": 1000, "epochs": 1000}
     wide = write_job(tmp_path, material, train=several, carbon={"budget_g": 500.0})
     job_id = box.json("submit", str(wide))["id"]
     behind = box.json("submit", str(write_job(tmp_path, material)))["id"]
@@ -376,7 +376,7 @@ def test_two_processes_train_on_two_boards_through_pause_death_and_resume(
     box.cli("resume", job_id)
     ended = box.until(job_id, lambda j: j["state"] == "finished", timeout=900)
     assert ended["spent_g"] <= ended["budget_g"]
-    assert [segment["k"] for segment in ended["segments_done"]] == [*range(6)]
+    assert [segment["k"] for segment in ended["segments_done"]] == [*range(4)]
     box.cli("cancel", behind)
     assert box.stop() == 0
     rows = conserved(box)

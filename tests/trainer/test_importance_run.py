@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.models import job_folder, tiny_llama, tiny_spec, word_data
+from support.models import job_folder, tiny_spec
 from support.steer import of
 
 from carbonsched.errors import InputError
@@ -19,16 +19,6 @@ torch.set_num_threads(1)
 
 KINDS = ["random", "fisher", "concave", "noise", "curvature"]
 """One of each way that a value is come by."""
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return word_data(tmp_path_factory.mktemp("data"))
 
 
 def trained(folder: Path, spec: dict[str, Any], stopping: Any = lambda: False) -> Path:

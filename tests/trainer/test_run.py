@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows, write_jsonl
+from support.models import job_folder, tiny_spec, tiny_t5, word_data, word_rows, write_jsonl
 from support.steer import FakeDaemon, always, directive, of, read_events, train
 
 from carbonsched.errors import InputError
@@ -25,16 +25,6 @@ from trainer.run import run_job
 from trainer.training.callback import GreenTrainerCallback
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return word_data(tmp_path_factory.mktemp("data"))
 
 
 def weights(job: Path) -> dict[str, torch.Tensor]:

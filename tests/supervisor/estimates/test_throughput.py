@@ -1,17 +1,22 @@
 """How fast a box trains before it has: by the board's rating and the precision of matrix products, by what it did on such a board."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from support.rig import Rig, spec
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from support.rig import ME, START, Rig, spec
 
 from carbonsched.ledger.ledger import Ledger
-from carbonsched.model.job import JobSpec
+from carbonsched.model.job import JobSpec, SubmittedJob
+from carbonsched.model.job_state import JobState
 from carbonsched.power.base import Device, Instance
 from carbonsched.power.peak_flops import peak_flops
-from carbonsched.supervisor.estimates.throughput import CPU_FLOPS_PER_CORE, estimate_throughput
+from carbonsched.supervisor.estimates.throughput import CPU_FLOPS_PER_CORE, RECENT_JOBS, estimate_throughput
+from carbonsched.supervisor.jobs.actors import DAEMON
 
 
 def board(name: str, cores: int, mhz: int, capability: tuple[int, int], watts: float) -> Device:
@@ -99,3 +104,37 @@ def test_what_was_measured_counts_on_such_a_board_and_in_that_precision_alone(tm
     )
     assert estimate_throughput(rig.ledger, (A100,), job()).source.startswith("assumed")
     assert estimate_throughput(rig.ledger, (HOST,), job()).source.startswith("assumed for")
+
+
+def test_an_estimate_asks_no_more_of_many_jobs_than_of_few(tmp_path: Path) -> None:
+    """It is made with the supervisor's lock held: each job that never ran on such a board was once a query of its own."""
+    asked: dict[int, int] = {}
+    for jobs in (2, RECENT_JOBS + 5):
+        ledger = Rig(tmp_path / str(jobs)).ledger
+        for n in range(jobs):
+            add(ledger, f"old-{n}", boards=[f"GPU-gone-{n % 3}"])
+        asked[jobs] = len(queries(lambda ledger=ledger: estimate_throughput(ledger, (A100, HOST), job())))
+    assert asked[RECENT_JOBS + 5] == asked[2] <= 3, asked
+
+
+def add(ledger: Ledger, job_id: str, boards: list[str]) -> None:
+    """A job that started on these boards."""
+    submitted = SubmittedJob(id=job_id, spec=job(), owner=ME, submitted_at=START, sha256="")
+    ledger.add_job(submitted)
+    ledger.set_state(job_id, JobState.RUNNING, "started", DAEMON, START)
+    ledger.note(job_id, "started", {"boards": boards, "events": 0, "names": {}, "cpus": 2}, DAEMON, START)
+
+
+def queries(work: Callable[[], object]) -> list[str]:
+    """What it asks of a database."""
+    found: list[str] = []
+
+    def note(_c: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        found.append(statement)
+
+    event.listen(Engine, "before_cursor_execute", note)
+    try:
+        work()
+    finally:
+        event.remove(Engine, "before_cursor_execute", note)
+    return [statement for statement in found if statement.startswith("SELECT")]

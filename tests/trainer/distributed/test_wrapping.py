@@ -11,7 +11,7 @@ import torch
 from accelerate.data_loader import BatchSamplerShard
 from hypothesis import given
 from hypothesis import strategies as st
-from support.models import job_folder, tiny_llama, tiny_spec, word_data, word_rows
+from support.models import job_folder, tiny_spec, word_data, word_rows
 from support.ranks import ROWS, SCENARIOS, torchrun, train
 from support.steer import FakeDaemon, directive, of
 from torch._dynamo.backends.registry import lookup_backend
@@ -31,11 +31,6 @@ torch.set_num_threads(1)
 WORKER = Path(__file__).parents[2] / "support" / "ranks.py"
 ROUNDING = 1e-11
 """Of float64 weights near 0.1; norms are taken in float32 on both sides."""
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 @pytest.fixture(scope="module")

@@ -184,11 +184,6 @@ def test_a_draw_repeats_and_stays_within_what_can_be_dropped(rho: float, seed: i
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return word_data(tmp_path_factory.mktemp("data"), train=64)
 

@@ -96,16 +96,6 @@ def test_a_plugin_that_fails_is_one_line_and_takes_nobody_with_it(
     assert check_method(spec(tmp_path, method="full")) is ROWS["full"]
 
 
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return word_data(tmp_path_factory.mktemp("data"))
-
-
 def test_tensors_and_tokens_train_below_what_either_can(llama: Path, data: Path, tmp_path: Path) -> None:
     floors = []
     for method in ("greentrainer", "tokens", "greentrainer+tokens"):

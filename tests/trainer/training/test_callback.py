@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support.models import tiny_llama, tiny_t5, word_data, word_rows
+from support.models import word_rows
 from support.steer import FakeDaemon, directive, of
 from support.trainers import trainer_over
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, TrainerCallback
@@ -20,21 +20,6 @@ from trainer.data.encoding import TextEncoder
 from trainer.data.field_layouts import Row
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_t5(tmp_path_factory.mktemp("t5"))
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return word_data(tmp_path_factory.mktemp("data"))
 
 
 def own_trainer(folder: Path, out: Path, callbacks: list[Any], *, rows: int = 16, **args: Any) -> Trainer:

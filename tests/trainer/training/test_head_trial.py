@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import tiny_llama, tiny_t5
+from support.models import tiny_llama
 from support.trainers import losses, plain_trainer
 from transformers import AutoModelForCausalLM, AutoModelForSeq2SeqLM, Trainer, set_seed
 
@@ -20,11 +20,6 @@ torch.set_num_threads(1)
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_llama(tmp_path_factory.mktemp("llama"), layers=2)
-
-
-@pytest.fixture(scope="module")
-def t5(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_t5(tmp_path_factory.mktemp("t5"))
 
 
 def trained(folder: Path, out: Path, *, on: bool, **args: Any) -> tuple[Any, GreenTrainerCallback]:

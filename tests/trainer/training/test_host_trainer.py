@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import tiny_llama
 from support.trainers import plain_trainer
 from transformers import AutoModelForCausalLM, Trainer, TrainerCallback
 
@@ -14,11 +13,6 @@ from trainer import GreenTrainerCallback
 from trainer.training.host_trainer import HostTrainer
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
 
 
 class Tripled(Trainer):  # type: ignore[misc]

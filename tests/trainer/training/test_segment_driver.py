@@ -6,23 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from support.models import job_folder, tiny_llama, tiny_spec, word_data
+from support.models import job_folder, tiny_spec, word_data
 from support.steer import FakeDaemon, directive, of, read_events
 
 from trainer.job.job_dir import JobDir
 from trainer.run import run_job
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return word_data(tmp_path_factory.mktemp("data"))
 
 
 def steered(job: Path, answer: Callable[[dict[str, Any]], dict[str, Any] | None]) -> str:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_data, word_rows, write_jsonl
+from support.models import job_folder, tiny_llama, tiny_spec, tiny_t5, word_rows, write_jsonl
 from support.steer import always, of, train
 
 from carbonsched.model.job import JobSpec
@@ -12,16 +12,6 @@ from trainer.bench.waste import _Bench
 from trainer.profiling.profiler import make_counter
 
 torch.set_num_threads(1)
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_llama(tmp_path_factory.mktemp("llama"))
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return word_data(tmp_path_factory.mktemp("data"))
 
 
 @pytest.mark.parametrize(("kind", "grouped"), [("llama", False), ("t5", True)])
