@@ -55,7 +55,7 @@ class LineFormatter(logging.Formatter):
     """
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        record.message = _said(record)
+        record.message = _message_of(record)
         return super().formatMessage(record)
 
     def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: N802
@@ -97,7 +97,7 @@ class JsonFormatter(logging.Formatter):
         self._priority = priority
 
     def format(self, record: logging.LogRecord) -> str:
-        message = _said(record)
+        message = _message_of(record)
         said: dict[str, Any] = {
             "at": _at(record),
             "level": record.levelname.lower(),
@@ -141,7 +141,7 @@ def is_journal(stream: TextIO, env: Mapping[str, str] = os.environ) -> bool:
     return env.get("JOURNAL_STREAM") == f"{status.st_dev}:{status.st_ino}"
 
 
-def _said(record: logging.LogRecord) -> str:
+def _message_of(record: logging.LogRecord) -> str:
     return without_secrets(one_line(record.getMessage()))
 
 

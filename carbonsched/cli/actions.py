@@ -64,7 +64,7 @@ def release(
     _act(ctx, jobs, "resume", json)
 
 
-def _said(acted: "Acted") -> str:
+def _outcome(acted: "Acted") -> str:
     """The job's state, or its next one once its process has made a checkpoint and ended."""
     from carbonsched.model.job_state import JobState
 
@@ -80,7 +80,7 @@ def _act(ctx: typer.Context, jobs: list[str], verb: Literal["cancel", "pause", "
     client = connect(ctx)
 
     def say(acted: "Acted") -> str:
-        return f"{acted.id} {_said(acted)}"
+        return f"{acted.id} {_outcome(acted)}"
 
     done, code = each(jobs, lambda job: client.act(job, verb), None if json else say)
     if json:

@@ -31,11 +31,11 @@ def verifying(ledger: Ledger, path: Path | None, *, archive: bool, shown: bool) 
     with _bar() as progress:
         bar = progress.add_task(done.part, total=1.0)
 
-        def tell(part: str, count: int) -> None:
-            done.tell(part, count)
+        def advance(part: str, count: int) -> None:
+            done.add(part, count)
             progress.update(bar, completed=done.share, description=part)
 
-        steps.tell = tell
+        steps.report = advance
         yield steps
 
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from carbonsched import text
-from carbonsched.cli.flags import said_of
+from carbonsched.cli.flags import naming_flags
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 
 
@@ -32,7 +32,7 @@ def budget(
 
     if not grams > 0 or grams == float("inf"):
         raise InputError("--grams", f"must be above 0, is {grams:g}", "give the grams in all")
-    with said_of({"grams": "--grams"}):
+    with naming_flags({"grams": "--grams"}):
         set_to = connect(ctx).budget(job, grams)
     if json:
         emit(set_to)

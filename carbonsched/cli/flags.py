@@ -22,11 +22,11 @@ YEARS_10_H = 87_600.0
 
 
 @contextmanager
-def said_of(flags: Mapping[str, str]) -> Iterator[None]:
+def naming_flags(flags: Mapping[str, str]) -> Iterator[None]:
     """An error that names one of these keys, or a part of it, names the flag that gave its value. flags: key → flag.
 
     Example:
-        >>> with said_of({"carbon.budget_g": "--budget-g"}):
+        >>> with naming_flags({"carbon.budget_g": "--budget-g"}):
         ...     raise InputError("job.toml: carbon.budget_g", "must be above 0, is -3")
         Traceback (most recent call last):
         carbonsched.errors.InputError: --budget-g: must be above 0, is -3

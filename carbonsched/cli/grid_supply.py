@@ -41,7 +41,7 @@ def _probed(settings: SupplySettings, where: str, site: Site) -> SupplyProbe:
         error = build_error(e, settings, where) if isinstance(e, Exception) else e
         if not isinstance(error, CarbonschedError):
             raise error from e
-        return _told(settings, None, None, str(error))
+        return _probe_of(settings, None, None, str(error))
     began = site.clock.monotonic()
     chain.poll_due()
     latency_s = site.clock.monotonic() - began
@@ -49,10 +49,10 @@ def _probed(settings: SupplySettings, where: str, site: Site) -> SupplyProbe:
     problem = status.error
     if problem is None and reading is None:
         problem = f"its newest value is older than max_age ({text.duration(settings.max_age)})"
-    return _told(settings, reading, round(latency_s, 3), problem, ok=status.state == "ok")
+    return _probe_of(settings, reading, round(latency_s, 3), problem, ok=status.state == "ok")
 
 
-def _told(
+def _probe_of(
     settings: SupplySettings,
     reading: SupplyReading | None,
     latency_s: float | None,

@@ -81,7 +81,7 @@ def init(
 
     Try it without queueing anything: carbonsched submit job.toml --explain
     """
-    from carbonsched.cli.flags import said_of
+    from carbonsched.cli.flags import naming_flags
     from carbonsched.cli.job_options import default_name
     from carbonsched.cli.output import emit
     from carbonsched.model.job import JobSpec
@@ -96,7 +96,7 @@ def init(
         budget=f"{budget_g:g}",
     )
     _check_name(file)
-    with said_of(_FLAGS):
+    with naming_flags(_FLAGS):
         JobSpec.parse(parsed(text, file.name, is_json=False))  # what cannot be submitted is not written
     try:
         with file.open("w" if force else "x", encoding="utf-8") as out:

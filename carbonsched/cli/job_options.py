@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
-from carbonsched.cli.flags import said_of
+from carbonsched.cli.flags import naming_flags
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 from carbonsched.model.job_file import job_of, parsed, read_job
@@ -28,7 +28,7 @@ def read(
     changes = {key: value for key, value in options.items() if value is not None}
     changes |= {f"labels.{key}": value for key, value in labels_of(labels).items()}
     changes |= _once("--set", map(assignment, assignments))
-    with said_of(flags_of(options, assignments)):
+    with naming_flags(flags_of(options, assignments)):
         return _read(file, changes)
 
 

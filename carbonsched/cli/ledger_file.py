@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from carbonsched.cli.flags import said_of
+from carbonsched.cli.flags import naming_flags
 from carbonsched.errors import InputError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def open_ledger(url: str, *, read_only: bool = False, create: bool = False) -> "
     from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url, without_mode
     from carbonsched.ledger.ledger import Ledger
 
-    with said_of({FIELD: FLAG}):
+    with naming_flags({FIELD: FLAG}):
         parsed, _ = box_of(without_mode(parsed_url(url), read_only=read_only))
         file = DatabaseFile.of(parsed)
         if file is not None:

@@ -89,10 +89,10 @@ def prune(
 
 
 def _remove(client: "Client", jobs: list[str], *, quiet: bool) -> tuple[list["Removed"], int]:
-    return each(jobs, client.remove, None if quiet else _said)
+    return each(jobs, client.remove, None if quiet else _outcome)
 
 
-def _said(removed: "Removed") -> str:
+def _outcome(removed: "Removed") -> str:
     from carbonsched import text
 
     freed = text.figure((removed.freed_bytes or 0) / 1e6)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Protocol
 import typer
 
 from carbonsched import text
-from carbonsched.cli.flags import INTENSITY_G_PER_KWH, between, said_of
+from carbonsched.cli.flags import INTENSITY_G_PER_KWH, between, naming_flags
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.errors import CarbonschedError, InputError, UnreachableError
 
@@ -223,7 +223,7 @@ def _request(
 
     usual = {"name": _name_of(command[0]), "devices": [AUTO], "pid": os.getpid()}
     rest = {"command": {"argv": command} | given(limits), "labels": labels_of(labels)}
-    with said_of(_FLAGS):
+    with naming_flags(_FLAGS):
         return RunRequest.parse(usual | given(told) | rest)
 
 
@@ -321,9 +321,9 @@ class _Watch:
         if self.told_s is None:
             self.told_s = time.monotonic()
             _say(f"stopping it: {why}")
-            self.child.tell_all(signal.SIGTERM)
+            self.child.signal_all(signal.SIGTERM)
         elif kill:
-            self.child.tell_all(signal.SIGKILL)
+            self.child.signal_all(signal.SIGKILL)
         else:
             self._kill_late()
 
@@ -331,7 +331,7 @@ class _Watch:
         import signal
 
         if self.told_s is not None and time.monotonic() - self.told_s >= self.grace_s:
-            self.child.tell_all(signal.SIGKILL)
+            self.child.signal_all(signal.SIGKILL)
 
 
 def _tell(total: "RunTotal | None", out: Path | None, ledger: Path | None, *, as_json: bool) -> None:

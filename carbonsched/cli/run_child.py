@@ -102,11 +102,11 @@ class Child:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(self.pid, number)
 
-    def tell_all(self, number: signal.Signals) -> None:
+    def signal_all(self, number: signal.Signals) -> None:
         """A signal to the command and to all that it started."""
         self.send(number)
         if self.folder:
-            leftover_processes.tell(self.folder, number)
+            leftover_processes.send_signal(self.folder, number)
 
     def leave(self) -> int:
         """After its end: how many processes it left running. They hold the lock from now on, or are watched until they have ended."""

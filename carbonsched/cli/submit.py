@@ -90,7 +90,7 @@ def submit(
     The trainer looks at model, data, batch shapes and the floor of ρ first, as you; nothing is queued when it finds a
     fault. Paths in JOB.toml are read from its own folder, those of options and of stdin from the working directory.
     """
-    from carbonsched.cli.flags import said_of
+    from carbonsched.cli.flags import naming_flags
     from carbonsched.cli.job_options import flags_of, read
     from carbonsched.errors import InputError
 
@@ -108,7 +108,7 @@ def submit(
         "queue.hold": hold or None,
     }
     spec = read(job, options, assign or (), label or ())
-    with said_of(flags_of(options, assign or ())):
+    with naming_flags(flags_of(options, assign or ())):
         _hand_over(connect(ctx), spec, wait=wait, explain=explain, json=json)
 
 
@@ -129,7 +129,7 @@ def _hand_over(client: "Client", spec: "JobSpec", *, wait: bool, explain: bool, 
         return
     submitted = client.submit(spec, checked)
     if not json:
-        _tell(checked)
+        _show_check(checked)
     _follow(client, submitted, wait=wait, json=json)
 
 
@@ -145,7 +145,7 @@ def _follow(client: "Client", submitted: "Submitted", *, wait: bool, json: bool)
         emit(submitted)
 
 
-def _tell(checked: "CheckResult") -> None:
+def _show_check(checked: "CheckResult") -> None:
     """What the check found, for people."""
     if sys.stdout.isatty():
         print(

@@ -50,7 +50,7 @@ class ClockClient:
         self._done = threading.Event()
         self._stopped = False
         self._beat_s = time.monotonic()
-        self._said: tuple[str, float] = "", 0.0
+        self._logged: tuple[str, float] = "", 0.0
         self._thread = threading.Thread(target=self._run, name="clocks", daemon=True)
         self._thread.start()
 
@@ -141,7 +141,7 @@ class ClockClient:
         return None
 
     def _refused(self, why: str) -> None:
-        text, said_s = self._said
+        text, said_s = self._logged
         if why != text or time.monotonic() - said_s > _SAID_AGAIN_S:
-            self._said = why, time.monotonic()
+            self._logged = why, time.monotonic()
             log.warning("clocks: %s", why)

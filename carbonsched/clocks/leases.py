@@ -52,7 +52,7 @@ class Leases:
         self.held: dict[str, Lease] = {}
         self._owed: set[str] = set(recorded(file))
         """Boards whose reset has not succeeded yet."""
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         """Those of them that the log has reported."""
 
     def levels(self, board: str) -> tuple[int, ...]:
@@ -94,12 +94,12 @@ class Leases:
         try:
             self._boards.reset(board)
         except PowerError as e:
-            if board not in self._said:
-                self._said.add(board)
+            if board not in self._logged:
+                self._logged.add(board)
                 log.warning("%s is not reset yet, which is tried again: %s", board, e)
         else:
             self._owed.discard(board)
-            self._said.discard(board)
+            self._logged.discard(board)
             log.info("%s runs at its own clock again", board)
         self._record(set(self.held))
 

@@ -88,7 +88,7 @@ class Chain(ValueChain[Reading]):
         forecast = self._forecasts.get(slot.feed.name)
         return forecast is not None and any(point.end > self._clock.now() for point in forecast.points[-1:])
 
-    def told(self, since: datetime) -> tuple[tuple[Reading, ...], ...]:
+    def readings_since(self, since: datetime) -> tuple[tuple[Reading, ...], ...]:
         """What each feed has reported for the time from `since` on, whether or not it was the value that held."""
         with self._lock:
             return tuple(tuple(r for r in slot.readings if r.end > since) for slot in self._slots)

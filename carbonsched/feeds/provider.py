@@ -102,7 +102,7 @@ class HttpSource(Generic[V]):
         self._due_s: dict[str, float] = {}
         self._missing: dict[str, str] = {}
         self._way: dict[str, int] = {}
-        self._said_of_basis = ""
+        self._basis_note = ""
 
     # ---- asking
 
@@ -179,7 +179,7 @@ class HttpSource(Generic[V]):
             return None
         refused = False
 
-        def told() -> _T:
+        def attempt() -> _T:
             nonlocal refused
             try:
                 return find()
@@ -187,7 +187,7 @@ class HttpSource(Generic[V]):
                 refused = 400 <= e.status < 500
                 raise
 
-        found = self.unless_missing(what, told)
+        found = self.unless_missing(what, attempt)
         if found is None and not refused:
             self.ask_soon(what)
         return found
@@ -223,7 +223,7 @@ class HttpSource(Generic[V]):
             fetched_at=self._clock.now(),
             issued_at=issued_at,
             body_sha256=body.sha256,
-            note="; ".join(part for part in (note, self._said_of_basis) if part),
+            note="; ".join(part for part in (note, self._basis_note) if part),
         )
 
     def reading(self, start: datetime, end: datetime, value: float, source: Source) -> V:
@@ -270,7 +270,7 @@ class HttpFeed(HttpSource[Reading]):
         self.basis = site.zone.basis if self.by_zone else stated or basis
         super().__init__(settings, site, zone, self.basis)
         if basis is not self.basis:
-            self._said_of_basis = "basis as the config states it, the provider does not"
+            self._basis_note = "basis as the config states it, the provider does not"
 
     def answer(
         self, known: Iterable[Reading], ahead: Sequence[Interval] = (), said: Source | None = None

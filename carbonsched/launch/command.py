@@ -112,7 +112,7 @@ def count(job_dir: Path, run: RunRecord) -> int:
     return seen or int(run.locked and liveness_lock.held(job_dir))
 
 
-def tell(job_dir: Path, run: RunRecord, number: signal.Signals) -> None:
+def send_signal(job_dir: Path, run: RunRecord, number: signal.Signals) -> None:
     """A signal to all of it. Raises OSError where it may not be sent.
 
     One with a lock is another user's: `carbonsched run` asks once a second whether it is to end, and tells it.

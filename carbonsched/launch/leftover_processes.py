@@ -30,7 +30,7 @@ def processes(folder: str) -> list[int]:
     ]
 
 
-def tell(folder: str, number: signal.Signals) -> None:
+def send_signal(folder: str, number: signal.Signals) -> None:
     """Send a signal to all of them."""
     for pid in processes(folder):
         with contextlib.suppress(OSError):

@@ -248,7 +248,7 @@ class LocalLauncher:
         run, _ = record(job_dir / "run.json", RunRecord)
         try:
             if run is not None and not run.held:
-                command.tell(job_dir.resolve(), run, signal.SIGTERM)
+                command.send_signal(job_dir.resolve(), run, signal.SIGTERM)
                 return
             folder = job_dir.resolve()
             for process in (self._shim_of(folder, run) if run is not None else []) or self._shims(folder):

@@ -115,7 +115,7 @@ def recompute(connection: Connection, archive: Archive, steps: Checkpoint) -> Re
     slices = connection.execute(select(ROLLUPS).where(t.tier == 0).order_by(t.through_id)).mappings().all()
     query = select(INTERVALS).where(m.tier.is_not(None)).order_by(m.first_id)
     if found.slices:
-        steps.tell("archive", found.rows + found.gone)
+        steps.report("archive", found.rows + found.gone)
         ahead = going["ahead"]
         query = query.where(m.first_id >= ahead if ahead is not None else false())
     with connection.execute(query.execution_options(yield_per=_PAGE)) as merged:

@@ -24,7 +24,7 @@ from carbonsched.ledger.tables import HOURS, INTERVALS
 
 FIELD: Final = "--checkpoint"
 EVERY_S: Final = 5.0
-Tell = Callable[[str, int], None]
+ReportProgress = Callable[[str, int], None]
 """Called with a part (rows, archive, hours) and how many were done since the last call; at first with those done earlier."""
 _COST: Final = {"rows": 1.0, "archive": 0.4, "hours": 0.5}
 """Relative cost of verifying a row, of reading it from the archive, and of summing it again for its hour."""
@@ -36,7 +36,7 @@ class Done:
 
     Example:
         >>> done = Done(rows=300, hours=2)
-        >>> done.tell("rows", 150)
+        >>> done.add("rows", 150)
         >>> round(done.share, 3), done.part
         (0.333, 'rows')
     """
@@ -48,7 +48,7 @@ class Done:
     part: str = "rows"
     _sum: float = 0.0
 
-    def tell(self, part: str, count: int) -> None:
+    def add(self, part: str, count: int) -> None:
         """Add so many to a part."""
         self.part = part
         self._sum += count * (
@@ -74,7 +74,7 @@ class Checkpoint:
 
     path: Path | None = None
     """None: nothing is stored."""
-    tell: Tell = lambda _part, _count: None
+    report: ReportProgress = lambda _part, _count: None
     every_s: float = EVERY_S
     walk: Walk | None = None
     """Where the walk over rows resumes; None: at the first row."""
@@ -120,8 +120,8 @@ class Checkpoint:
         self.walk, self.hour_us, self.archive = walk, state["hour_us"], archive
         rows = select(func.count()).select_from(INTERVALS).where(t.id <= number)
         hours = select(func.count()).select_from(HOURS).where(h.hour_us <= self.hour_us)
-        self.tell("rows", int(connection.execute(rows).scalar_one()))
-        self.tell("hours", int(connection.execute(hours).scalar_one()))
+        self.report("rows", int(connection.execute(rows).scalar_one()))
+        self.report("hours", int(connection.execute(hours).scalar_one()))
 
     def came(
         self,
@@ -132,7 +132,7 @@ class Checkpoint:
         archive: Callable[[], dict[str, Any]] | None = None,
     ) -> None:
         """Store the progress. Raises InputError if the file cannot be written."""
-        self.tell(part, count)
+        self.report(part, count)
         self.walk = walk or self.walk
         self.hour_us = self.hour_us if hour_us is None else hour_us
         now = time.monotonic()

@@ -135,7 +135,7 @@ class DatabaseFile:
             holder = os.read(fd, 32).decode(errors="replace").strip() or "unknown"
             os.close(fd)
             raise LedgerError(
-                f"{self.path} is in use by process {holder}{_said_of(holder)}; one process at a time writes a ledger: "
+                f"{self.path} is in use by process {holder}{_command_of(holder)}; one process at a time writes a ledger: "
                 "wait until that one has ended, stop it, or use another ledger"
             ) from e
         with suppress(OSError):  # a full disk: the lock works without the pid in it, which is for people
@@ -211,7 +211,7 @@ class DatabaseFile:
         return self.path.with_name(self.path.name + ending)
 
 
-def _said_of(pid: str) -> str:
+def _command_of(pid: str) -> str:
     """Which command of ours a process is, as far as it can be seen."""
     try:
         words = Path("/proc", pid, "cmdline").read_bytes().decode(errors="replace").split("\0")

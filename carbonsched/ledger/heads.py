@@ -160,7 +160,7 @@ def _missed(
     merged_to = rolled_to(connection, 0)[0] if table is INTERVALS else 0
     if number is None:
         found = connection.execute(select(table.c.id).where(table.c.hash == want).limit(1)).scalar()
-        if found is not None or (merged_to and _told(connection, want)):
+        if found is not None or (merged_to and _is_merged(connection, want)):
             return None
         return (
             None,
@@ -192,7 +192,7 @@ def _hashes(connection: Connection, number: int) -> set[str]:
     return found | set(connection.execute(select(t.last_hash).where(last)).scalars())
 
 
-def _told(connection: Connection, want: str) -> bool:
+def _is_merged(connection: Connection, want: str) -> bool:
     """Whether a row with that hash is among the merged ones, as far as that is still recorded."""
     t, j = INTERVALS.c, JOURNAL.c
     of_rows = select(t.id).where(or_(t.first_hash == want, t.last_hash == want)).limit(1)

@@ -20,7 +20,7 @@ _SET_BACK: Final = re.compile(r"\bwall clock was (set back|stepped by -)")
 
 
 @lru_cache(maxsize=1024)
-def _said(reason: str) -> tuple[bool, bool]:
+def _reason_marks(reason: str) -> tuple[bool, bool]:
     """Whether a row's reason says that it is a share, and that the wall clock was set back."""
     return bool(_SHARED.search(reason)), bool(_SET_BACK.search(reason))
 
@@ -71,7 +71,7 @@ class Overlaps:
         """Add the next row of the chain; returns what it charges twice, in words. Unknown energy is charged to nobody."""
         board, job, reason = row["board"], row["job_id"], row["reason"] or ""
         start, end, number = row["start_us"], row["end_us"], row["id"]
-        shared, set_back = _said(reason)
+        shared, set_back = _reason_marks(reason)
         if set_back:  # the first row after it says so, whether its energy is known or not
             self._forget(board, start)
         if row["energy_mj"] is None or end <= start:

@@ -94,7 +94,7 @@ def flatten(interval: Interval) -> dict[str, Any]:
         "job_id": interval.job_id,
         "segment": interval.segment,
         "rho": interval.rho,
-        **_told(interval.intensity),
+        **_intensity_columns(interval.intensity),
         "pue": interval.pue,
         "pue_source": interval.pue_source,
         "grams": interval.grams,
@@ -118,21 +118,21 @@ def flatten(interval: Interval) -> dict[str, Any]:
     return row
 
 
-_UNTOLD: Final[Mapping[str, Any]] = dict.fromkeys(
+_NO_INTENSITY: Final[Mapping[str, Any]] = dict.fromkeys(
     (
         *("g_per_kwh", "intensity_start_us", "intensity_end_us", "provider", "zone", "basis", "kind"),
         *("issued_us", "fetched_us", "body_sha256", "time_compression", "note", "grid_start_us"),
     )
 )
-_LAST_TOLD: list[tuple[Reading, Mapping[str, Any]]] = []
+_LAST_INTENSITY: list[tuple[Reading, Mapping[str, Any]]] = []
 """The last reading and its columns: all boards share it for many ticks."""
 
 
-def _told(reading: Reading | None) -> Mapping[str, Any]:
+def _intensity_columns(reading: Reading | None) -> Mapping[str, Any]:
     """The columns of an intensity, which never change."""
     if reading is None:
-        return _UNTOLD
-    last = _LAST_TOLD[:1]
+        return _NO_INTENSITY
+    last = _LAST_INTENSITY[:1]
     if last and last[0][0] is reading:
         return last[0][1]
     source = reading.source
@@ -151,7 +151,7 @@ def _told(reading: Reading | None) -> Mapping[str, Any]:
         "note": source.note,
         "grid_start_us": maybe_micros(reading.grid_start),
     }
-    _LAST_TOLD[:] = [(reading, told)]
+    _LAST_INTENSITY[:] = [(reading, told)]
     return told
 
 

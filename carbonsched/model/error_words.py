@@ -232,7 +232,7 @@ def _problem(error: ErrorDetails, limits: Limits | None) -> str:
 def _fits(limits: Limits, kind: str, context: Mapping[str, Any]) -> bool:
     """Whether the bound that was passed is one of these: in a union it may be that of another branch."""
     bound = context.get(_BOUNDS[kind])
-    return bound == limits.low if kind.startswith("greater") else bound == limits.said_high
+    return bound == limits.low if kind.startswith("greater") else bound == limits.stated_high
 
 
 def _figure(value: object) -> object:

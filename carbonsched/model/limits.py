@@ -28,14 +28,14 @@ class Limits:
     """Whether `high` itself is left out."""
 
     @property
-    def said_high(self) -> float | None:
+    def stated_high(self) -> float | None:
         """`high`, where it says more than that numbers are to be exact."""
         return None if self.high is None or self.high >= _UNSAID else self.high
 
     @property
     def words(self) -> str:
         low = None if self.low is None else f"{self.low:.15g}"
-        high = None if self.said_high is None else f"{self.said_high:.15g}"
+        high = None if self.stated_high is None else f"{self.stated_high:.15g}"
         if low is None or high is None:
             least = "" if low is None else f"above {low}" if self.above else f"{low} or more"
             return least or ("" if high is None else f"below {high}" if self.below else f"{high} or less")

@@ -109,7 +109,7 @@ def choose(
             best = now
     if best is None:
         return OWN
-    return _told(best, known[best])
+    return _clock_of(best, known[best])
 
 
 def offers(seen: Mapping[int, Seen], max_slowdown: float) -> tuple[Clock, ...]:
@@ -125,11 +125,11 @@ def offers(seen: Mapping[int, Seen], max_slowdown: float) -> tuple[Clock, ...]:
     for mhz, one in sorted(seen.items(), key=lambda item: (item[1].seconds, item[1].joules)):
         least = found[-1].joules if found else 1.0
         if one.seconds <= max_slowdown and one.joules < least:
-            found.append(_told(mhz, one))
+            found.append(_clock_of(mhz, one))
     return tuple(found)
 
 
-def _told(mhz: int, one: Seen) -> Clock:
+def _clock_of(mhz: int, one: Seen) -> Clock:
     reason = f"{mhz} MHz: {one.joules:.2f} of the joules and {one.seconds:.2f} of the seconds a step takes at the board's own clock"
     return Clock(mhz, one.joules, one.seconds, reason)
 

@@ -36,7 +36,7 @@ class AmdDriver:
 
     def open(self) -> Found:
         """See `BoardDriver`. Raises DriverError also where amdsmi is not installed."""
-        with _told():
+        with _driver_errors():
             self._smi.amdsmi_init()
             handles = self._smi.amdsmi_get_processor_handles()
         boards, problems = [], []
@@ -68,7 +68,7 @@ class AmdDriver:
         return {}
 
     def counter_mj(self, handle: Any) -> int:
-        with _told():
+        with _driver_errors():
             told = self._smi.amdsmi_get_energy_count(handle)
         steps = told.get("energy_accumulator", told.get("power"))  # as it was called before 6.4
         if not isinstance(steps, int) or not told["counter_resolution"]:
@@ -76,7 +76,7 @@ class AmdDriver:
         return int(steps * float(told["counter_resolution"]) * _MJ_PER_UJ)
 
     def watts(self, handle: Any) -> float:
-        with _told():
+        with _driver_errors():
             told = self._smi.amdsmi_get_power_info(handle)
         for key in ("current_socket_power", "average_socket_power"):
             if isinstance(told.get(key), int | float):
@@ -102,7 +102,7 @@ class AmdDriver:
         return amdsmi
 
     def _identify(self, index: int, handle: Any) -> Board:
-        with _told():
+        with _driver_errors():
             asic = self._smi.amdsmi_get_gpu_asic_info(handle)
             serial = str(asic.get("asic_serial", "")).removeprefix("0x").lower()
             known = bool(serial.strip("0")) and serial != "n/a"
@@ -112,7 +112,7 @@ class AmdDriver:
 
 
 @contextlib.contextmanager
-def _told() -> Iterator[None]:
+def _driver_errors() -> Iterator[None]:
     """What the library raises, as DriverError: its errors are known by their code, whatever their class."""
     try:
         yield
@@ -136,7 +136,7 @@ def _told() -> Iterator[None]:
 def _ask(call: Callable[[], Any]) -> Any:
     """What is nice to know: None where the board does not say."""
     try:
-        with _told():
+        with _driver_errors():
             told = call()
     except DriverError:
         return None

@@ -143,7 +143,7 @@ class BoardMeter:
         self._retry_at: float | None = None
         self._unloaded = False
         """The driver was not loaded at the last attempt to open it."""
-        self._said: set[str] = set()
+        self._logged: set[str] = set()
         self._reading = threading.Lock()
         """Held during a read of the sampler's, and while the driver is opened again."""
         self._sampler = None if sample_hz is None else PowerSampler(clock, sample_hz, self._watts)
@@ -152,7 +152,7 @@ class BoardMeter:
         except PowerError as e:
             if must_answer:
                 raise
-            self._tell_absence(e)
+            self._log_absence(e)
             self._retry_later()
 
     @property
@@ -270,16 +270,16 @@ class BoardMeter:
         for device in self.devices[before:]:
             log.warning("%s (%s) answers now and is metered", device.id, device.name)
 
-    def _tell_absence(self, error: PowerError) -> None:
+    def _log_absence(self, error: PowerError) -> None:
         """Report missing boards; a box that never had such a board has lost none."""
         level = logging.INFO if isinstance(error, DriverError) and error.missing else logging.WARNING
         log.log(level, "no GPU is metered, jobs get none: %s; tried again every %.0f s", error, _RETRY_S)
-        self._said.add(str(error))
+        self._logged.add(str(error))
 
     def _warn(self, message: str) -> None:
         """Warn once: a lasting state need not be repeated every half minute."""
-        if message not in self._said:
-            self._said.add(message)
+        if message not in self._logged:
+            self._logged.add(message)
             log.warning("%s", message)
 
     # ---- reading

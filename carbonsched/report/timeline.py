@@ -92,7 +92,7 @@ class Timeline:
     _cells: dict[tuple[Any, ...], Cell] = field(default_factory=dict)
     """The charged cells, over all hours."""
     _strokes: list[_Stroke] = field(default_factory=list)
-    _told: list[tuple[int, int, float, int]] = field(default_factory=list)
+    _intensities: list[tuple[int, int, float, int]] = field(default_factory=list)
     """(start, end, Σ µs × g/kWh, µs) of the intensities in rows, of any owner."""
     _scale: tuple[int, float] = (0, 0.0)
     """(beginning, width of a bin) in microseconds."""
@@ -105,7 +105,7 @@ class Timeline:
         """The next hour, in order of time."""
         for cell in hour.cells:
             if self.job_id is None and cell.alike.known:
-                self._tell(cell.board, cell.first_us, cell.last_us, cell.weighted_us, cell.span_us)
+                self._add_intensity(cell.board, cell.first_us, cell.last_us, cell.weighted_us, cell.span_us)
             if self._mine(cell.job_id):
                 self._charge(cell, hour.hour_us)
         for run in hour.runs:
@@ -135,16 +135,16 @@ class Timeline:
         self._bins = [_Bin() for _ in range(BINS)]
         if curve is not None:
             for first, last, g in curve.between(micros(start), micros(end)):
-                self._tell("", first, last, g * (last - first), last - first)
+                self._add_intensity("", first, last, g * (last - first), last - first)
         fine = not self.long
         if fine and curve is None:
-            self._told.clear()  # the rows have a finer resolution
+            self._intensities.clear()  # the rows have a finer resolution
         for row in rows:
             self._row(row, fine=fine, tells=fine and curve is None)
         if not fine:
             for stroke in self._strokes:
                 self._stroke(*stroke)
-        for first, last, weighted, span in self._told:
+        for first, last, weighted, span in self._intensities:
             for each, part in self._shares(first, last):
                 each.weighted += weighted * part
                 each.covered += span * part
@@ -275,11 +275,11 @@ class Timeline:
         span = cuts[-1] - cuts[0]
         return [(self._bins[first + n], (b - a) / span) for n, (a, b) in enumerate(pairwise(cuts))]
 
-    def _tell(self, board: str, start_us: int, end_us: int, weighted: float, span_us: int) -> None:
+    def _add_intensity(self, board: str, start_us: int, end_us: int, weighted: float, span_us: int) -> None:
         if span_us > 0:
             before, seen = self._means.get(board, (0.0, 0))
             self._means[board] = (before + weighted, seen + span_us)
-            self._told.append((start_us, end_us, weighted, span_us))
+            self._intensities.append((start_us, end_us, weighted, span_us))
 
     def _charge(self, cell: Cell, hour_us: int) -> None:
         if cell.alike.charged_by not in self.accounts[-1:]:
@@ -297,7 +297,7 @@ class Timeline:
         start, end, energy, segment = row["start_us"], row["end_us"], row["energy_mj"], row["segment"]
         g = row["g_per_kwh"]
         if tells and g is not None and end > start:
-            self._told.append((start, end, g * (end - start), end - start))
+            self._intensities.append((start, end, g * (end - start), end - start))
         if not self._mine(row["job_id"]):
             return
         if fine:

@@ -141,7 +141,7 @@ def allow(operation: str, actor: Owner, users: Iterable[str] | None, admins: Ite
     elif not is_user(actor, users, admins):
         raise DeniedError(
             f"only users of carbonsched may {asked.what.format(job='ID')}, and {actor.user} is none: "
-            f"join {_said(users)}"
+            f"join {_allowed_groups(users)}"
         )
     elif asked.right is Right.ADMIN and not reads_all(actor, admins):
         raise DeniedError(
@@ -235,7 +235,7 @@ def _has_group(name: str) -> bool:
     return True
 
 
-def _said(users: Iterable[str] | None) -> str:
+def _allowed_groups(users: Iterable[str] | None) -> str:
     groups = [name[1:] for name in users or (f"@{USERS}",) if name.startswith("@")]
     return f"the group {' or '.join(groups)}" if groups else "those whom api.users names"
 

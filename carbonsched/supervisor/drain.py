@@ -28,12 +28,12 @@ class Drain:
     def __post_init__(self) -> None:
         last = self.ledger.history(None, kinds=("drain",), newest=1)
         if last and last[-1]["drained"]:
-            self.why = _said(last[-1]["reason"], last[-1]["actor"])
+            self.why = _reason_text(last[-1]["reason"], last[-1]["actor"])
 
     def begin(self, reason: str, actor: str) -> None:
         """Drain the box, or change the reason. Raises LedgerError; nothing has changed then."""
         self.ledger.note(None, "drain", {"drained": True, "reason": reason}, actor, self.clock.now())
-        self.why = _said(reason, actor)
+        self.why = _reason_text(reason, actor)
 
     def end(self, actor: str) -> None:
         """End the drain. Raises LedgerError; nothing has changed then."""
@@ -42,5 +42,5 @@ class Drain:
             self.why = ""
 
 
-def _said(reason: str, actor: str) -> str:
+def _reason_text(reason: str, actor: str) -> str:
     return f"{DRAINED}{actor}" + (f": {reason}" if reason else "")

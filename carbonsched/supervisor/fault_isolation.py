@@ -50,7 +50,7 @@ class FaultIsolation:
     clock: Clock
     fail: Callable[[JobRun, str], None]
     """Fails a job that cannot continue."""
-    _said: dict[str, float] = field(default_factory=dict)
+    _logged: dict[str, float] = field(default_factory=dict)
     """Fault → monotonic time at which it was logged."""
     _unsure_since: dict[str, float] = field(default_factory=dict)
     """Job whose process may be alive or dead → time awake since when that is unknown."""
@@ -96,11 +96,11 @@ class FaultIsolation:
     def say(self, name: str, text: str, error: Exception | None = None) -> None:
         """Log a fault, with the place of an unforeseen error; the same one again only after a minute."""
         now, key = self.clock.monotonic(), f"{name}: {text}: {type(error).__name__}"
-        if now - self._said.get(key, -SAID_AGAIN_S) < SAID_AGAIN_S:
+        if now - self._logged.get(key, -SAID_AGAIN_S) < SAID_AGAIN_S:
             return
-        if len(self._said) > 1000:
-            self._said.clear()
-        self._said[key] = now
+        if len(self._logged) > 1000:
+            self._logged.clear()
+        self._logged[key] = now
         log.log(logging.ERROR if error else logging.WARNING, "%s: %s", name, text, exc_info=error)
 
     def _pass_over(self, run: JobRun | None, error: Exception) -> None:

@@ -119,7 +119,7 @@ class GridWatch:
 
     def _take_readings(self, since: datetime) -> Iterator[str]:
         now = self.clock.now()
-        for readings in self.chain.told(since):
+        for readings in self.chain.readings_since(since):
             by_series: dict[Series, list[Reading]] = {}
             for reading in readings:
                 if reading.source.kind in CAME:

@@ -45,11 +45,11 @@ class JobNotifier:
         """The job has moved to this state."""
         if (happening := _OF_STATE.get(new)) is not None:
             self._warned.pop(run.id, None)
-            self._tell(run, happening, reason)
+            self._notify(run, happening, reason)
 
     def unresponsive(self, run: JobRun, reason: str) -> None:
         """The job's process lives but does not do what it should."""
-        self._tell(run, Happening.UNRESPONSIVE, reason)
+        self._notify(run, Happening.UNRESPONSIVE, reason)
 
     def look(self, run: JobRun) -> None:
         """Check whether a running job's budget is spent faster than its work is done. Cheap enough for every tick."""
@@ -61,13 +61,13 @@ class JobNotifier:
         grams_left, steps_left = 1 - run.charged_g / budget, 1 - done / started.steps
         if 1 - grams_left >= RISK_FROM and steps_left > max(grams_left, 0.0) * RISK_FACTOR:
             self._warned[run.id] = budget
-            self._tell(
+            self._notify(
                 run,
                 Happening.AT_RISK,
                 f"{steps_left:.0%} of the steps are left, {grams_left:.0%} of the budget",
             )
 
-    def _tell(self, run: JobRun, happening: Happening, reason: str) -> None:
+    def _notify(self, run: JobRun, happening: Happening, reason: str) -> None:
         self.send(
             Notification(
                 event=happening,

@@ -62,7 +62,7 @@ class Placement:
     """Board with a job of ours → who else computes on it, as of the last check."""
     driver_calls: BoundedCalls = field(default_factory=BoundedCalls)
     _looked_s: float = -_LOOK_S
-    _said: str = ""
+    _logged: str = ""
 
     def check(self, spec: JobSpec) -> None:
         """Raise InputError if the job takes more boards than this box has."""
@@ -349,8 +349,8 @@ class Placement:
         return self.driver_calls.ask(board, lambda: meter.occupant(board, mine, memory=not shared))
 
     def _warn(self, message: str) -> None:
-        if message != self._said:
-            self._said = message
+        if message != self._logged:
+            self._logged = message
             log.warning("%s", message)
 
 

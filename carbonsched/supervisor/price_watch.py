@@ -49,13 +49,13 @@ class PriceWatch:
         published = self.chain.ahead(now + timedelta(seconds=until_s))
         past = self.chain.history(now - timedelta(seconds=since_s))
 
-        def told(prices: Iterable[Price]) -> tuple[Stretch, ...]:
+        def stretches(prices: Iterable[Price]) -> tuple[Stretch, ...]:
             return tuple(
                 ((p.start - now).total_seconds(), (p.end - now).total_seconds(), p.eur_per_kwh)
                 for p in prices
             )
 
-        return told(published), told(past)
+        return stretches(published), stretches(past)
 
     def check(self, spec: JobSpec) -> None:
         """Raise InputError for a job that weighs money if no price is known."""

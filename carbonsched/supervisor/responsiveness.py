@@ -69,7 +69,7 @@ class Responsiveness:
         found = deaf or ("" if silent_s is None else _silent(run, silent_s))
         kind = "deaf" if deaf else "silent" if found else ""
         if kind != run.unresponsive[0]:
-            self._say(run, kind, found)
+            self._report(run, kind, found)
         if deaf and run.directive is not None and run.directive.action == "wait":
             self.end(run, deaf)
         limit = run.spec.queue.silence_limit
@@ -104,7 +104,7 @@ class Responsiveness:
         quiet_s = self.clock.awake() - heard.at_s
         return quiet_s if quiet_s >= least else None
 
-    def _say(self, run: JobRun, kind: str, text: str) -> None:
+    def _report(self, run: JobRun, kind: str, text: str) -> None:
         if kind:
             log.warning("job %s: %s", run.id, text)
             self.note(run.id, "note", {"text": text})

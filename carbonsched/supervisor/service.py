@@ -464,7 +464,7 @@ class SupervisorService:
         done = Done(rows, hours)
         self._auditing.append(done)
         try:
-            return ledger.verify(steps=Checkpoint(tell=done.tell))
+            return ledger.verify(steps=Checkpoint(report=done.add))
         finally:
             self._auditing[:] = [one for one in self._auditing if one is not done]
 

@@ -10,7 +10,7 @@ import typer
 from support.command import cli
 
 from carbonsched.cli.app import app
-from carbonsched.cli.flags import said_of
+from carbonsched.cli.flags import naming_flags
 from carbonsched.errors import CarbonschedError, InputError
 
 
@@ -115,11 +115,11 @@ def test_what_a_command_refuses_it_names_by_the_flag(argv: tuple[str, ...], says
 )
 def test_an_error_about_a_key_is_told_of_its_flag(field: str, said: str) -> None:
     flags = {"budget_g": "--budget-g", "devices": "--device", "labels": "--label"}
-    with pytest.raises(InputError) as caught, said_of(flags):
+    with pytest.raises(InputError) as caught, naming_flags(flags):
         raise InputError(field, "is wrong")
     assert str(caught.value) == said
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(CarbonschedError, match=r"^the box is full$"), said_of({"box": "--box"}):
+    with pytest.raises(CarbonschedError, match=r"^the box is full$"), naming_flags({"box": "--box"}):
         raise CarbonschedError("the box is full")

@@ -57,14 +57,14 @@ def killed(ledger: Ledger, path: Path, after: int) -> int:
     """Verify until so much was told, and be killed then; how much was."""
     told = 0
 
-    def tell(_part: str, count: int) -> None:
+    def report(_part: str, count: int) -> None:
         nonlocal told
         if told >= after:
             raise Killed
         told += count
 
     with pytest.raises(Killed):
-        ledger.verify(steps=Checkpoint(path, tell, every_s=0.0))
+        ledger.verify(steps=Checkpoint(path, report, every_s=0.0))
     return told
 
 
@@ -75,11 +75,11 @@ def test_it_goes_on_where_it_was_and_answers_the_same(ledger: Ledger, tmp_path: 
     assert whole.ok
     killed(ledger, path, after)
 
-    def tell(part: str, count: int) -> None:
+    def report(part: str, count: int) -> None:
         seen.append(count)
         told[part] = told.get(part, 0) + count
 
-    again = ledger.verify(steps=Checkpoint(path, tell, every_s=0.0))
+    again = ledger.verify(steps=Checkpoint(path, report, every_s=0.0))
     assert again == whole
     assert not path.exists(), "the next one begins anew"
     assert seen[0] >= 1000, "as many rows were done before"
@@ -111,14 +111,14 @@ def _killed_in_archive(ledger: Ledger, archive: Archive, path: Path, rows: int) 
     """Behind so many rows of the archive."""
     read = 0
 
-    def tell(part: str, count: int) -> None:
+    def report(part: str, count: int) -> None:
         nonlocal read
         read += count * (part == "archive")
         if read > rows:
             raise Killed
 
     with pytest.raises(Killed):
-        ledger.verify(archive=archive, steps=Checkpoint(path, tell, every_s=0.0))
+        ledger.verify(archive=archive, steps=Checkpoint(path, report, every_s=0.0))
 
 
 @pytest.mark.parametrize("after", [[300], [1500], [600, 900, 2400]])
@@ -133,11 +133,11 @@ def test_an_archive_goes_on_where_it_was(
     for rows in after:
         _killed_in_archive(ledger, archive, path, rows)
 
-    def tell(part: str, count: int) -> None:
+    def report(part: str, count: int) -> None:
         if part == "archive":
             seen.append(count)
 
-    assert ledger.verify(archive=archive, steps=Checkpoint(path, tell, every_s=0.0)) == whole
+    assert ledger.verify(archive=archive, steps=Checkpoint(path, report, every_s=0.0)) == whole
     assert after[-1] - 300 <= seen[0] <= after[-1], "those were done before"
     assert sum(seen) == whole.merged.rows
     assert max(seen[1:]) <= 300, "a slice at a time"
@@ -177,11 +177,11 @@ def test_what_is_told_comes_to_the_whole(rolled: tuple[Ledger, Archive]) -> None
     rows, hours = ledger.held()
     done, shares = Done(rows, hours, ledger.merged_rows()), list[float]()
 
-    def tell(part: str, count: int) -> None:
-        done.tell(part, count)
+    def report(part: str, count: int) -> None:
+        done.add(part, count)
         shares.append(done.share)
 
-    assert ledger.verify(archive=archive, steps=Checkpoint(tell=tell)).ok
+    assert ledger.verify(archive=archive, steps=Checkpoint(report=report)).ok
     assert shares == sorted(shares)
     assert 0.0 < shares[0] < 0.5
     assert 1 - 1000 / rows < shares[-1] <= 1.0

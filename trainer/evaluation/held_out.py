@@ -113,7 +113,11 @@ class HeldOut:
             metrics={"perplexity": loss.perplexity, **found},
         )
         log.info(
-            "%s: %.4f nats a target token on %d held-out rows%s", when, loss.nll, loss.samples, _said(found)
+            "%s: %.4f nats a target token on %d held-out rows%s",
+            when,
+            loss.nll,
+            loss.samples,
+            _metrics_text(found),
         )
         self.job.send(event)
         return event
@@ -177,5 +181,5 @@ def autocast(spec: JobSpec, model: Any) -> AbstractContextManager[Any]:
     return torch.autocast(next(model.parameters()).device.type, torch.bfloat16)
 
 
-def _said(found: dict[str, float]) -> str:
+def _metrics_text(found: dict[str, float]) -> str:
     return "".join(f", {name} {value:.1f}" for name, value in found.items() if name != "generated_rows")

@@ -66,7 +66,7 @@ class BudgetSchedule:
         """First step of the cooldown, if it has begun by step `step`."""
         return self.begin if self.is_cooling(step) else None
 
-    def told(self, step: int) -> dict[str, Any]:
+    def segment_end(self, step: int) -> dict[str, Any]:
         """What the end of a segment after `step` steps says of it."""
         return {"phase": "cooldown" if self.is_cooling(step - 1) else "stable", "last": self.is_over(step)}
 

@@ -186,7 +186,7 @@ class FullStepFlops:
         self._trace = trace
         self.per_label = per_label
         self._fit = LengthFit(parts)
-        self._said = False
+        self._warned = False
 
     def learn(self, shape: Shape, flops: float) -> None:
         """Add a shape whose FLOPs are already known, without those of its labelled tokens."""
@@ -203,7 +203,7 @@ class FullStepFlops:
         key, fit = (shape.seq, shape.target_seq), self._fit
         while (weights := fit.weights(key)) is None:
             if fit.exhausted:
-                self._say()
+                self._warn_once()
                 return fit.nearest(key)
             wanted = fit.next_trace(key)
             try:
@@ -222,9 +222,9 @@ class FullStepFlops:
             self.weights(shape)
         return sum(map(self.flops, shapes))
 
-    def _say(self) -> None:
-        if not self._said:
-            self._said = True
+    def _warn_once(self) -> None:
+        if not self._warned:
+            self._warned = True
             log.warning(
                 "this model's FLOPs follow no formula in the length that is known here: %d lengths are traced, "
                 "those of others are read off the nearest",

@@ -143,7 +143,7 @@ class LabelledHead:
             self._coming = self._rows[None]
         self._shape = tuple(labels.shape)
         if self.shifted:
-            self._tell_loss()
+            self._wrap_loss()
             return None
         if kwargs.get("labels") is None:
             return None
@@ -152,7 +152,7 @@ class LabelledHead:
             more["decoder_input_ids"] = self.base.prepare_decoder_input_ids_from_labels(labels=labels)
         return args, {**kwargs, **more}
 
-    def _tell_loss(self) -> None:
+    def _wrap_loss(self) -> None:
         """For this pass the model's loss function gets labels that are already shifted and cut."""
         own = self.base.loss_function
 

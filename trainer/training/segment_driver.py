@@ -299,7 +299,7 @@ class SegmentDriver:
         missed = departure(segment, order, skipped_layers(getattr(self.model.module, "config", None)))
         if missed is not None and missed != segment.fault:
             self._alarm("ratio", f"segment {segment.k + 1}: {missed}")
-        more = {} if self.budget is None else self.budget.told(segment.step)
+        more = {} if self.budget is None else self.budget.segment_end(segment.step)
         more["segments"] = None if self.schedule.is_open else max(self.schedule.segments, segment.k + 1)
         done = segment.done_event(now(), missed, self.waste.of(segment), **more)
         self._flops, self._flops_full = self._flops + done.flops, self._flops_full + done.flops_full

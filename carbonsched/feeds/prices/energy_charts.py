@@ -70,7 +70,7 @@ class EnergyChartsPrices(MarketPrices):
     def poll(self) -> Values[Price]:
         """One request, from yesterday, or from a week ago, to tomorrow's end."""
         now = self._clock.now()
-        span = {"start": _said(now - self.since()), "end": _said(now + AHEAD)}
+        span = {"start": _time_text(now - self.since()), "end": _time_text(now + AHEAD)}
         body = self.ask("/price", {"bzn": self.zone, **span})
         series = self.parse(_Series, body.json)
         if series.unit.replace(" ", "") != _UNIT.replace(" ", ""):
@@ -80,5 +80,5 @@ class EnergyChartsPrices(MarketPrices):
         return self.answer(intervals(known, STEP, LONGEST), body, " ".join(series.license_info.split())[:160])
 
 
-def _said(at: datetime) -> str:
+def _time_text(at: datetime) -> str:
     return f"{at:%Y-%m-%dT%H:%MZ}"

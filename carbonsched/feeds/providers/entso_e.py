@@ -154,11 +154,11 @@ class EntsoeFeed(HttpFeed):
     def _mixes(self, zone: str, code: str, since: datetime, until: datetime) -> tuple[Body, list[Mix]]:
         """What a zone generated."""
         asked = {"documentType": "A75", "processType": "A16", "in_Domain": code}
-        body, root = self._told(asked, "GL_MarketDocument", zone, since, until)
+        body, root = self._document(asked, "GL_MarketDocument", zone, since, until)
         found = mixes(self._parsed(lambda: list(self._outputs(root, code))), self._factors.g_per_kwh)
         return body, [mix for mix in found if since <= mix.start < until]
 
-    def _told(
+    def _document(
         self, asked: dict[str, str], kind: str, zone: str, since: datetime, until: datetime
     ) -> tuple[Body, ElementTree.Element]:
         token = {"securityToken": self._token.read()}
@@ -250,7 +250,7 @@ class _OfConsumption(EntsoeFeed):
         """By quarter; none where ENTSO-E has no data of it."""
         asked = {"documentType": "A11", "in_Domain": sink, "out_Domain": source}
         try:
-            body, root = self._told(asked, "Publication_MarketDocument", self.zone, since, until)
+            body, root = self._document(asked, "Publication_MarketDocument", self.zone, since, until)
         except NothingToldError:
             return {}, ()
         told = self._parsed(lambda: list(self._directed(root, source, sink)))
@@ -290,11 +290,11 @@ class _OfConsumption(EntsoeFeed):
             for used in consumption(parts, flows, theirs)
             for reading in self.readings(
                 [(used.start, used.end, used.g_per_kwh)],
-                self.source(Kind.ESTIMATED, body, note=self._said_of(used)),
+                self.source(Kind.ESTIMATED, body, note=self._sources_note(used)),
             )
         ]
 
-    def _said_of(self, used: Consumed) -> str:
+    def _sources_note(self, used: Consumed) -> str:
         senders = (*used.counted, *used.without)
         helds = (held.get(name) for name in senders for held in (self._flows, self._theirs))
         read = [

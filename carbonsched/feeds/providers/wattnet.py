@@ -119,7 +119,7 @@ class WattnetFeed(LoginFeed):
             raise
         known: list[Reading] = []
         ahead = []
-        for start, end, value, series in self._told(body):
+        for start, end, value, series in self._values(body):
             if start > now:
                 ahead.append((start, end, value))
                 continue
@@ -140,7 +140,7 @@ class WattnetFeed(LoginFeed):
         }
         return self.ask_logged_in("/v1/footprints", asked)
 
-    def _told(self, body: Body) -> Iterator[tuple[datetime, datetime, float, _Series]]:
+    def _values(self, body: Body) -> Iterator[tuple[datetime, datetime, float, _Series]]:
         """(start, end, value, the series it stands in), each time once."""
         by_start: dict[datetime, tuple[float, _Series]] = {}
         for footprint in self.parse(_Footprints, {"found": body.json}).found:

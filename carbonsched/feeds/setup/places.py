@@ -297,11 +297,13 @@ def _zones_named(said: str) -> tuple[GridZone, ...]:
     plain = _plain(said)
     if len(plain) < 3:
         return ()
-    return tuple(zone_of(key) for key in dict.fromkeys(key for name, key in _said() if plain in name))
+    return tuple(
+        zone_of(key) for key in dict.fromkeys(key for name, key in _zones_by_name() if plain in name)
+    )
 
 
 @cache
-def _said() -> tuple[tuple[str, str], ...]:
+def _zones_by_name() -> tuple[tuple[str, str], ...]:
     """(a name in small letters without accents, the zone's key) of zones, places and countries."""
     zones = [(said, key) for key, name in _names().items() for said in (name, key)]
     called = [(place.shown, place.zone) for place in places()]

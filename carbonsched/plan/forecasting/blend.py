@@ -102,7 +102,7 @@ class ReadingHistory:
         out: Floats = np.where(near, np.log(np.maximum(self.value[which], _LEAST)), np.nan)
         return out
 
-    def tells(self, when: Floats) -> NDArray[np.bool_]:
+    def is_comparable(self, when: Floats) -> NDArray[np.bool_]:
         """Whether the reading at `when` may be compared with the provider's forecast: it is the provider's own, and no forecast."""
         if self.of_provider is None or not len(self.at):
             return np.ones(np.shape(when), dtype=bool)
@@ -182,7 +182,7 @@ class Blend:
         usable = ~np.isnan(past.logs(origin))
         y = real - mean
         where = _bin((target - origin) / day)
-        return blend._fitted(x, y, where, usable, has_provider & usable & past.tells(target))
+        return blend._fitted(x, y, where, usable, has_provider & usable & past.is_comparable(target))
 
     def _fitted(
         self,
