@@ -377,7 +377,7 @@ def test_true_shapes_count(llama: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "line"),
     [
-        ({"method": "dropout"}, r"train\.method: 'dropout' is not known"),
+        ({"method": "dropout"}, r"train\.method: 'dropout' is no method of this installation"),
         ({"importance": "rech"}, r"train\.importance: 'rech' is not known"),
         ({"rho": -1}, "rho: must be a number above 0 and at most 2, is -1"),
         ({"rho": 0}, "rho: .* is 0"),
