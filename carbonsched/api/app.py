@@ -7,7 +7,7 @@ import contextlib
 import itertools
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import anyio.to_thread
 from fastapi import Body, Depends, FastAPI, Query, Request, Response
@@ -38,6 +38,7 @@ from carbonsched.model.imported import ImportBody, Imported
 from carbonsched.model.job import JobSpec
 from carbonsched.model.pools import PoolList
 from carbonsched.model.profile import CheckResult
+from carbonsched.model.strict_types import check_types
 from carbonsched.model.upkeep import DrainBody, Drained, Removed
 from carbonsched.model.views import (
     Acted,
@@ -65,6 +66,7 @@ FORECAST_HOURS = 24.0
 METRICS_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 """Prometheus's text exposition format."""
 
+_D = TypeVar("_D", bound=Doc)
 _STATUS: tuple[tuple[type[CarbonschedError], int], ...] = (
     (InputError, 400),
     (NotFoundError, 404),
@@ -124,6 +126,13 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
     return app
 
 
+def _read(kind: type[_D], body: Any) -> _D:
+    """The document, its types taken by their word as in a file. Raises InputError."""
+    doc = kind.parse(body)
+    check_types(doc, body, points=True)
+    return doc
+
+
 def _in_turn(what: str) -> Callable[[Caller], AsyncIterator[None]]:
     """A dependency that limits the number of requests that run at a time."""
     limit = RequestLimit(what)
@@ -143,7 +152,7 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
         dependencies=[Depends(_in_turn("submissions"))],
     )
     def submit(body: Annotated[Any, Body()], owner: Actor) -> Response:
-        asked = SubmitBody.parse(body)
+        asked = _read(SubmitBody, body)
         done = service.submit(asked.spec, owner.owner, asked.checked)
         # as it is: FastAPI would check it and write it in two more threads, and a sweep submits hundreds
         return Response(done.model_dump_json(), 201, media_type="application/json")
@@ -154,7 +163,7 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
 
     @app.post("/v1/explain", dependencies=[slow])
     def explain(body: Annotated[Any, Body()], owner: Actor) -> Explained:
-        asked = SubmitBody.parse(body)
+        asked = _read(SubmitBody, body)
         if asked.checked is None:
             raise InputError("checked", "is missing", "give what `python -m trainer check SPEC --json` says")
         return service.explain(asked.spec, owner.owner, asked.checked)
@@ -186,7 +195,7 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
 
     @app.post("/v1/jobs/{job_id}/budget")
     def budget(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> Budgeted:
-        return service.budget(job, BudgetBody.parse(body).grams, actor)
+        return service.budget(job, _read(BudgetBody, body).grams, actor)
 
     @app.get("/v1/jobs/{job_id}/log", response_class=Response)
     def log(job: JobId, actor: Actor, offset: int = 0, since: str | None = None) -> Response:
@@ -205,7 +214,7 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
 def _run_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/runs", status_code=201)
     def begin_run(body: Annotated[Any, Body()], owner: Actor) -> RunStarted:
-        return service.begin_run(RunRequest.parse(body), owner.owner)
+        return service.begin_run(_read(RunRequest, body), owner.owner)
 
     @app.get("/v1/runs/{job_id}")
     def run_status(job: JobId, actor: Actor) -> RunStatus:
@@ -213,7 +222,7 @@ def _run_routes(app: FastAPI, service: Service) -> None:
 
     @app.post("/v1/runs/{job_id}/end")
     def end_run(job: JobId, body: Annotated[Any, Body()], actor: Actor) -> RunTotal:
-        return service.end_run(job, RunEnd.parse(body), actor)
+        return service.end_run(job, _read(RunEnd, body), actor)
 
 
 def _ledger_routes(app: FastAPI, service: Service, slow: Any) -> None:
@@ -244,7 +253,7 @@ def _ledger_routes(app: FastAPI, service: Service, slow: Any) -> None:
 
     @app.post("/v1/imports", dependencies=[slow])
     def import_log(body: Annotated[Any, Body()], actor: Actor) -> Imported:
-        return service.import_log(ImportBody.parse(body), actor)
+        return service.import_log(_read(ImportBody, body), actor)
 
     @app.get("/v1/audit", dependencies=[slow])
     def audit() -> AuditResult:
@@ -258,7 +267,7 @@ def _ledger_routes(app: FastAPI, service: Service, slow: Any) -> None:
 def _box_routes(app: FastAPI, service: Service) -> None:
     @app.post("/v1/drain")
     def drain(body: Annotated[Any, Body()], actor: Actor) -> Drained:
-        return service.drain(DrainBody.parse(body).reason, actor)
+        return service.drain(_read(DrainBody, body).reason, actor)
 
     @app.get("/v1/drain")
     def drained() -> Drained:

@@ -107,6 +107,9 @@ def verify(
         raise InputError(
             "--export", "needs the ledger itself", "name it too: --ledger sqlite:////…/ledger.db"
         )
+    for flag, path in (("--export", export), ("--checkpoint", checkpoint)):
+        if path is not None:
+            _check_parent(flag, path)
     earlier, vouched = _earlier(against or [], public_key, ca)
     last = _last_head(since)
     if last is not None and checkpoint is not None:
@@ -148,6 +151,7 @@ def export(
     """Write the whole ledger as text, with a manifest of hashes and a script that recomputes the totals without carbonsched."""
     from carbonsched.cli.output import emit
 
+    _check_parent("DIR", folder)
     with _opened(ctx, ledger) as opened:
         manifest = _export(opened, folder)
     if json:
@@ -297,6 +301,9 @@ def anchor(
     from carbonsched.ledger.anchors import anchor as write
     from carbonsched.ledger.heads import Head
 
+    _check_parent("DIR", folder)
+    if url is not None and not url.lower().startswith(("http://", "https://")):
+        raise InputError("--url", f"{url!r} is no address", "write it like https://freetsa.org/tsr")
     if ledger is None:
         result = connect(ctx).audit()
     else:
@@ -312,6 +319,12 @@ def anchor(
         how = [f"stamped {done.stamped_at:%Y-%m-%d %H:%M:%S} UTC"] if done.stamped_at else []
         how += ["signed"] if done.signed else []
         print(f"row {done.rows} and entry {done.entries} in {folder}{''.join(f', {each}' for each in how)}")
+
+
+def _check_parent(field: str, path: Path) -> None:
+    """A mistyped path makes no row of new folders, and is not found out at the end. Raises InputError."""
+    if not path.absolute().parent.is_dir():
+        raise InputError(field, f"there is no folder {path.parent}", "make it first, or name another place")
 
 
 def _export(ledger: "Ledger", folder: Path) -> "Exported":

@@ -99,6 +99,8 @@ def uninstall(
     if Path("/run/systemd/system").is_dir():
         _call("systemctl", "daemon-reload")
     _say(json, removed=removed)
+    if not removed and not json:
+        print(f"nothing of carbonsched is below {prefix}")
 
 
 def _checked(systemd: bool, prefix: Path, root: Path | None) -> Path:

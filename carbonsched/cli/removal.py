@@ -63,7 +63,7 @@ def prune(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Delete the folders of jobs that ended long ago, as `rm` does. The daemon does it by itself where `[retention]` says so."""
+    """Delete the folders of jobs that ended long ago, as `rm` does. The daemon does it by itself where `retention` in its config says so."""
     from carbonsched.cli.output import emit
     from carbonsched.model.upkeep import Removed, RemovedList
 

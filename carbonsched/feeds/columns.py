@@ -78,8 +78,10 @@ def read_text(path: Path, hint: str) -> str:
     """Raises InputError if it cannot be read as text."""
     try:
         return path.read_bytes().decode("utf-8-sig")
-    except (OSError, ValueError) as e:
-        raise InputError(str(path), f"cannot be read: {e}", hint) from e
+    except (OSError, ValueError) as e:  # a NUL in the name is a ValueError, too
+        why = e.strerror if isinstance(e, OSError) else None
+        why = why or ("it is not UTF-8 text" if isinstance(e, UnicodeError) else str(e))
+        raise InputError(str(path), f"cannot be read: {why}", hint) from e
 
 
 def split(path: Path, text: str) -> tuple[tuple[str, ...], Iterator[CsvRow]]:

@@ -15,8 +15,10 @@ from carbonsched.errors import InputError
 from carbonsched.model.error_words import NO_POINT, shown
 
 
-def check_types(read: BaseModel, given: Any, where: str = "") -> None:
+def check_types(read: BaseModel, given: Any, where: str = "", *, points: bool = False) -> None:
     """read: the document that `given` was made into. Raises InputError that names the first key of another type.
+
+    points: 3.0 is taken where a whole number belongs: to JSON, and to our schemas, it is one; to TOML it is not.
 
     Example:
         >>> class Facility(BaseModel):
@@ -25,9 +27,20 @@ def check_types(read: BaseModel, given: Any, where: str = "") -> None:
         Traceback (most recent call last):
         carbonsched.errors.InputError: pue: must be a number, is '1.2'; write it without quotes
     """
+    if points:
+        given = _without_points(given)
     if (found := _wrong(read, given, "", takes_text=False)) is not None:
         key, problem, hint = found
         raise InputError(f"{where}: {key}" if where else key, problem, hint)
+
+
+def _without_points(given: Any) -> Any:
+    """The same with every number that is whole written so."""
+    if isinstance(given, Mapping):
+        return {key: _without_points(value) for key, value in given.items()}
+    if _listed(given):
+        return [_without_points(value) for value in given]
+    return int(given) if isinstance(given, float) and given.is_integer() else given
 
 
 _Wrong = tuple[str, str, str]

@@ -94,6 +94,32 @@ def test_body_that_is_no_submission(http: httpx.Client, body: bytes) -> None:
     assert problem(answer).exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("epochs", "says"),
+    [
+        ("3", "spec.train.epochs: must be a number, is '3'; write it without quotes"),
+        (True, "spec.train.epochs: must be a number, is true; write a number"),
+        (3.5, "spec.train.epochs: must be a whole number, is 3.5"),
+        (3.0, None),
+    ],
+)
+def test_types_are_taken_by_their_word_and_3_0_is_a_whole_number_of_json(
+    http: httpx.Client, epochs: object, says: str | None
+) -> None:
+    answer = http.post("/v1/jobs", json={"spec": SPEC | {"train": {"epochs": epochs}}})
+    assert answer.status_code == (201 if says is None else 400)
+    if says is not None:
+        assert answer.json()["error"].startswith(says)
+
+
+def test_grams_in_quotes_are_no_number(http: httpx.Client, box: Box) -> None:
+    answer = http.post(f"/v1/jobs/{box.add().id}/budget", json={"grams": "5"})
+    assert (answer.status_code, answer.json()["error"]) == (
+        400,
+        "grams: must be a number, is '5'; write it without quotes",
+    )
+
+
 def test_body_without_end_is_refused(http: httpx.Client, box: Box) -> None:
     answer = http.post("/v1/jobs", content=b" " * (BODY_BYTES + 1))
     assert answer.status_code == 413

@@ -47,3 +47,24 @@ def test_an_import_makes_a_ledger_but_no_folder(tmp_path: Path) -> None:
     assert cli("import", "zeus", log, "--ledger", tmp_path / "mine.db").code == 0
     with Ledger.open(f"sqlite:///{tmp_path / 'mine.db'}", read_only=True) as ledger:
         assert ledger.verify().ok
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (("export", "no/such/out"), "DIR: there is no folder no/such; make it first"),
+        (("anchor", "no/such/out"), "DIR: there is no folder no/such; make it first"),
+        (("anchor", "out", "--url", "freetsa"), "--url: 'freetsa' is no address; write it like https://"),
+        (("verify", "--checkpoint", "no/such/at.json"), "--checkpoint: there is no folder no/such"),
+        (("verify", "--export", "no/such/out"), "--export: there is no folder no/such"),
+    ],
+)
+def test_a_mistyped_place_makes_no_folder_and_is_told_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], says: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Ledger.open(f"sqlite:///{tmp_path / 'mine.db'}").close()
+    ran = cli("audit", *command, "--ledger", "mine.db")
+    assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
+    assert ran.err.startswith(f"carbonsched: {says}"), ran.err
+    assert not (tmp_path / "no").exists()

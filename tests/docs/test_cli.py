@@ -89,3 +89,9 @@ def test_links_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
         if "://" not in target:
             assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_loses_no_word_to_its_markup(name: str) -> None:
+    """What stands in brackets would be taken for a colour, and leave two empty quotes."""
+    assert "``" not in cli(*name.split(), "--help").out
