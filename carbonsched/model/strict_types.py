@@ -74,16 +74,18 @@ def _wrong(read: Any, given: Any, key: str, *, takes_text: bool) -> _Wrong | Non
 def _wrong_in(read: BaseModel, given: Mapping[str, Any], key: str) -> _Wrong | None:
     fields = type(read).model_fields
     for name, value in given.items():
-        found = next((field for field, info in fields.items() if name in (field, info.alias)), None)
+        found = (
+            name if name in fields else next((f for f, info in fields.items() if info.alias == name), None)
+        )
         if found is None:  # a key of a part that reads its own, beside those of this model
             parts = [part for part in _parts(read) if name in type(part).model_fields]
             wrong = next(
                 (w for part in parts if (w := _wrong_in(part, {name: value}, key)) is not None), None
             )
         else:
-            wrong = _wrong(
-                getattr(read, found), value, _under(key, name), takes_text=_takes_text(fields[found])
-            )
+            # only text may have a spelling of its own: of all else there is nothing to look up
+            spelt = isinstance(value, str | list | tuple | Mapping) and _takes_text(fields[found])
+            wrong = _wrong(getattr(read, found), value, _under(key, name), takes_text=spelt)
         if wrong is not None:
             return wrong
     return None
