@@ -2,9 +2,9 @@
 # make fast   the tests without the slow ones
 # make fuzz   a million random inputs for the readers of data, jobs, config, events and control files, about an hour
 # make fuzz-feeds   a million for the parsers of feeds, exports, config and places, with Atheris where it installs, about an hour
-# make state-machine   5,000 histories of jobs, people and misfortunes against a model, hours
+# make state-machine   5,000 histories of jobs, people and faults against a model, hours
 # make kills  200 random kill -9 of a daemon and 100 of jobs and shims, real processes; it goes on where it was cut short
-# make conservation   200 times 10,000 s of boards, jobs and misfortunes, every joule held against what was true, an hour
+# make conservation   200 times 10,000 s of boards, jobs and faults, every joule held against what was true, an hour
 # make lint   the checks without the tests
 # make demo   carbonsched on this machine in about five minutes
 # make prove  every published figure that two cores can rerun, hours; it goes on where it was cut short

@@ -31,7 +31,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def told(library: Path, folder: Path, seed: int, *options: str) -> dict[str, Any]:
-    """What a seed's story found; its folder is kept where it found something."""
+    """What the series of a seed found; its folder is kept where it found something."""
     folder = folder / str(seed)
     folder.mkdir()
     env = fake_nvml_env(
@@ -42,7 +42,7 @@ def told(library: Path, folder: Path, seed: int, *options: str) -> dict[str, Any
         PYTHONPATH=os.pathsep.join((str(ROOT), str(ROOT / "tests"))),
     )
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "support.misfortunes", str(seed), str(folder), *options],
+        [sys.executable, "-W", "error", "-m", "support.fault_injection", str(seed), str(folder), *options],
         env=env,
         capture_output=True,
         text=True,

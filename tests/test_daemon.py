@@ -16,8 +16,8 @@ from typing import Literal
 import pytest
 from support.daemon import CONFIG, DaemonProcess
 from support.http_server import Reply, serve
+from support.job_history import harm
 from support.small_disk import SmallDisk, small_disk
-from support.story import harm
 
 from carbonsched import daemon
 from carbonsched.daemon_log import LineFormatter

@@ -6,7 +6,7 @@ import pytest
 from support.box import Box
 from support.command import cli
 from support.forgery import remake
-from support.story import written
+from support.job_history import written
 
 from carbonsched.model.audit import AuditResult
 

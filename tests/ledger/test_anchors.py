@@ -7,7 +7,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
-from support.story import T0
+from support.job_history import T0
 
 from carbonsched.errors import CarbonschedError, InputError, LedgerError
 from carbonsched.ledger.anchors import anchor, vouched

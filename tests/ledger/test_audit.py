@@ -6,7 +6,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
-from support.story import T0, harm, interval, written
+from support.job_history import T0, harm, interval, written
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import GENESIS, canonical

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 from support.command import cli
-from support.story import T0, interval
+from support.job_history import T0, interval
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger

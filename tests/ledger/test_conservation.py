@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.forgery import Rows, remake
-from support.story import GPU, T0, directive, done, interval, submitted
+from support.job_history import GPU, T0, directive, done, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.audit import AuditResult

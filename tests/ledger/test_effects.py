@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.story import GPU, T0, directive, done, interval, submitted, tell
+from support.job_history import GPU, T0, directive, done, interval, submitted, write_history
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.effects import fitted
@@ -73,7 +73,7 @@ def test_a_job_with_everything(tmp_path: Path) -> None:
     """Two accounts, settled hours, energy that was told late, a wait and an outage, lost work, and a locked clock."""
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
         ledger.note(None, "account", {"budget_account": "location", "supply": []}, "daemon", T0)
-        end = tell(ledger, submitted())
+        end = write_history(ledger, submitted())
         ledger.note(None, "account", {"budget_account": "on-site", "supply": ["roof"]}, "daemon", end)
         settle(ledger, 1, 260.0)
         settle(ledger, 3, 90.0)
@@ -142,7 +142,7 @@ def test_the_users_own_run_and_a_pause(tmp_path: Path, method: str, own: float |
 
 def test_a_report_that_says_something_else_is_named(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        tell(ledger, submitted())
+        write_history(ledger, submitted())
         compared(ledger, tmp_path, "scitldr-1")
     path = tmp_path / "scitldr-1.json"
     report = json.loads(path.read_text())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from support.forgery import remake
-from support.story import T0, interval, written
+from support.job_history import T0, interval, written
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sqlalchemy import text
-from support.story import T0, interval, submitted, tell
+from support.job_history import T0, interval, submitted, write_history
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger import Ledger
@@ -184,9 +184,9 @@ def near(value: Any) -> Any:
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    """A job's story, every hour of it added up."""
+    """A job's history, every hour of it added up."""
     with Ledger.open(f"sqlite:///{tmp_path / 'ledger.db'}") as opened:
-        end = tell(opened, submitted())
+        end = write_history(opened, submitted())
         assert opened.total_hours(end + 2 * HOUR) > 10
         yield opened
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.story import T0, interval, submitted, tell
+from support.job_history import T0, interval, submitted, write_history
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import EnergyMethod
@@ -18,14 +18,14 @@ DAY = T0 + timedelta(days=1)
 
 
 @pytest.fixture
-def story() -> Iterator[Ledger]:
+def history() -> Iterator[Ledger]:
     with Ledger.open("sqlite://") as ledger:
-        tell(ledger, submitted())
+        write_history(ledger, submitted())
         yield ledger
 
 
-def test_a_report_is_the_same(story: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
-    by_row = build(story, "scitldr-1", now=DAY)
+def test_a_report_is_the_same(history: Ledger, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_row = build(history, "scitldr-1", now=DAY)
     asked: list[int] = []
     each_piece = Ledger.each_piece
 
@@ -35,7 +35,7 @@ def test_a_report_is_the_same(story: Ledger, monkeypatch: pytest.MonkeyPatch) ->
 
     monkeypatch.setattr(Ledger, "each_piece", watched)
     monkeypatch.setattr("carbonsched.report.job_savings.MOST_ROWS", 0)
-    found = build(story, "scitldr-1", now=DAY)
+    found = build(history, "scitldr-1", now=DAY)
     assert asked, "it is no longer drawn of rows"
     # the curve is of pieces, which are finer than its points, and spread evenly; all else is the same to the last digits
     curve = {"timeline": True}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.intervals import intervals
-from support.story import GPU, T0, directive, done, interval, submitted, tell
+from support.job_history import GPU, T0, directive, done, interval, submitted, write_history
 
 from carbonsched.errors import LedgerError, NotFoundError, StateError
 from carbonsched.ledger import Ledger
@@ -283,7 +283,7 @@ def test_readers_see_whole_transactions_while_a_writer_writes(ledger: Ledger) ->
 
 
 def test_the_story_conserves_every_counted_millijoule(ledger: Ledger) -> None:
-    tell(ledger, submitted())
+    write_history(ledger, submitted())
     (balance,) = ledger.verify().conservation
     assert balance.ok
     assert (balance.holes_mj, balance.board) == (0, GPU)

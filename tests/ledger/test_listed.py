@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 import pytest
-from support.story import T0, submitted
+from support.job_history import T0, submitted
 
 from carbonsched.ledger.listed import listed_job, listed_segment, of_record
 from carbonsched.ledger.records import job_record, segment_record

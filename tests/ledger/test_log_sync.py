@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from support.story import T0, interval
+from support.job_history import T0, interval
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger import log_sync

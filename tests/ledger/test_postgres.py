@@ -11,8 +11,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 from support.intervals import intervals
+from support.job_history import T0, interval, submitted, write_history
 from support.postgres import missing, postgres
-from support.story import T0, interval, submitted, tell
 
 from carbonsched.errors import InputError, LedgerError
 from carbonsched.ledger import Ledger
@@ -53,7 +53,7 @@ def url(server: str) -> Iterator[str]:
 
 def test_totals_of_hours_serve_reports_there_too(url: str) -> None:
     with Ledger.open(url) as ledger:
-        end = tell(ledger, submitted())
+        end = write_history(ledger, submitted())
         plain = build(ledger, "scitldr-1", now=end), build(ledger, now=end)
         assert ledger.total_hours(end + timedelta(hours=2)) > 10
         for job, before in (("scitldr-1", plain[0]), (None, plain[1])):
@@ -71,10 +71,10 @@ def test_totals_of_hours_serve_reports_there_too(url: str) -> None:
 
 def test_the_story_is_told_alike(url: str, tmp_path: Path) -> None:
     with Ledger.open("sqlite://") as small:
-        tell(small, submitted())
+        write_history(small, submitted())
         here = (small.totals("scitldr-1"), small.verify().conservation, small.marks(), intervals(small))
     with Ledger.open(url) as ledger:
-        tell(ledger, submitted())
+        write_history(ledger, submitted())
         assert ledger.verify().ok
         assert (ledger.totals("scitldr-1").energy_mj, ledger.verify().conservation) == (
             here[0].energy_mj,
@@ -120,7 +120,7 @@ def test_a_ledger_of_an_older_schema_is_migrated(url: str, before: str) -> None:
 def test_each_box_has_its_own_jobs_and_chain(url: str) -> None:
     boxes = {name: f"{url}&box={name}" for name in ("gpu-1", "gpu-2")}
     with Ledger.open(boxes["gpu-1"]) as one, Ledger.open(boxes["gpu-2"]) as two, Ledger.open(url) as unnamed:
-        tell(one, submitted())
+        write_history(one, submitted())
         two.append([interval(T0, 10, 500, board="host")])
         assert [job.id for job in one.jobs()] == ["scitldr-1"]
         assert two.jobs() == unnamed.jobs() == ()

@@ -9,7 +9,7 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, event, insert
 from sqlalchemy.engine import Engine
-from support.story import T0, submitted
+from support.job_history import T0, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.store import upgrade

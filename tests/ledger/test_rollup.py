@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support.story import T0, interval, submitted
+from support.job_history import T0, interval, submitted
 
 from carbonsched.errors import LedgerError
 from carbonsched.ledger import Ledger, audit

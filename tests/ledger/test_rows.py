@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import create_engine
 from support.intervals import interval_of
-from support.story import T0, interval
+from support.job_history import T0, interval
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import GENESIS, canonical, chained, figures_problem, flatten

@@ -16,8 +16,8 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from support import crash_points
+from support.job_history import T0, harm, interval, submitted
 from support.small_disk import small_disk
-from support.story import T0, harm, interval, submitted
 
 import carbonsched.ledger
 from carbonsched.errors import InputError, LedgerError
@@ -181,7 +181,7 @@ def test_a_process_killed_in_mid_transaction_leaves_a_consistent_chain(tmp_path:
         import sys
         from datetime import timedelta
         from carbonsched.ledger import Ledger
-        from support.story import T0, interval, submitted
+        from support.job_history import T0, interval, submitted
         ledger = Ledger.open(sys.argv[1])
         ledger.add_job(submitted("j"))
         for n in range(10_000):

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from support.forgery import Rows, append_copy, execute, remake
-from support.story import T0, directive, done, interval, submitted
+from support.job_history import T0, directive, done, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.heads import Head

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 from pydantic import ValidationError
-from support.said import DONE, READY
+from support.trainer_events import DONE, READY
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec

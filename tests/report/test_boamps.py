@@ -5,7 +5,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.story import submitted, tell
+from support.job_history import submitted, write_history
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
@@ -15,7 +15,7 @@ from carbonsched.report.boamps import BoAmps, Dataset
 
 def test_a_jobs_report_is_one_and_its_energy_is_the_ledgers(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+        end = write_history(ledger, submitted(budget_g=1300))
         report = build(ledger, "scitldr-1", now=end + timedelta(minutes=1))
         text = render(report, ledger, "boamps")
     document = BoAmps.model_validate_json(text)

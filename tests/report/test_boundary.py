@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from support.story import GPU, T0, interval, submitted
+from support.job_history import GPU, T0, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import EnergyMethod

@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.story import T0, interval, submitted, tell
+from support.job_history import T0, interval, submitted, write_history
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
@@ -32,14 +32,14 @@ STATED = Stated(
         ),
     ),
 )
-Story = tuple[Ledger, Report]
+History = tuple[Ledger, Report]
 TABLES = ("sci", "esrs", "scope2", "ai-act")
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('story') / 'ledger.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('history') / 'ledger.db'}") as ledger:
+        end = write_history(ledger, submitted(budget_g=1300))
         yield ledger, build(ledger, "scitldr-1", now=end, stated=STATED)
 
 
@@ -47,8 +47,8 @@ def lines(text: str) -> dict[str, dict[str, str]]:
     return {line["datapoint"]: line for line in csv.DictReader(io.StringIO(text))}
 
 
-def test_the_tables_tell_the_reports_own_figures(story: Story) -> None:
-    ledger, report = story
+def test_the_tables_tell_the_reports_own_figures(history: History) -> None:
+    ledger, report = history
     sums = report.totals
     found = {name: lines(render(report, ledger, name)) for name in TABLES}
     assert float(found["scope2"]["Scope 2, location-based"]["value"]) == pytest.approx(sums.location_g / 1000)
@@ -77,8 +77,8 @@ def test_the_tables_tell_the_reports_own_figures(story: Story) -> None:
     assert found["ai-act"]["training compute of the base model"]["quality"] == "unknown"
 
 
-def test_a_stated_base_model_sets_the_threshold_to_its_third(story: Story) -> None:
-    ledger, _ = story
+def test_a_stated_base_model_sets_the_threshold_to_its_third(history: History) -> None:
+    ledger, _ = history
     base = BaseModelCompute(name="HuggingFaceTB/SmolLM2-135M", flop=3e17, source="6·N·D")
     report = build(ledger, "scitldr-1", now=T0 + timedelta(days=1), stated=Stated(base_models=(base,)))
     found = lines(render(report, ledger, "ai-act"))
@@ -86,8 +86,8 @@ def test_a_stated_base_model_sets_the_threshold_to_its_third(story: Story) -> No
     assert found["training compute of the base model"]["source"] == "6·N·D"
 
 
-def test_bands_are_of_each_methods_error_and_the_plug_stands_beside(story: Story) -> None:
-    _, report = story
+def test_bands_are_of_each_methods_error_and_the_plug_stands_beside(history: History) -> None:
+    _, report = history
     assert report.bands is not None
     counted, modelled = (part.energy_j for part in report.bands.parts)
     assert report.bands.energy_high_j - report.totals.energy_j == pytest.approx(
@@ -121,8 +121,8 @@ def test_nothing_known_is_unknown_in_every_table(tmp_path: Path) -> None:
         assert "ai_energyConsumption" not in render(report, ledger, "spdx")
 
 
-def test_a_period_has_no_line_of_one_job(story: Story) -> None:
-    ledger, _ = story
+def test_a_period_has_no_line_of_one_job(history: History) -> None:
+    ledger, _ = history
     report = build(ledger, start=T0, end=T0 + timedelta(days=1), now=T0 + timedelta(days=2))
     for name in ("ai-act", "boamps", "spdx"):
         with pytest.raises(InputError, match="is of one job; give --job ID"):

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.intervals import intervals
-from support.story import DEPARTURE, GPU, PUE, T0, directive, done, interval, submitted, tell
+from support.job_history import DEPARTURE, GPU, PUE, T0, directive, done, interval, submitted, write_history
 
 from carbonsched.errors import InputError, NotFoundError
 from carbonsched.ledger import Ledger
@@ -26,13 +26,13 @@ from carbonsched.report.render import render
 from carbonsched.report.savings import Spent, as_own_run, flops_effect, quality, waste_effect
 from carbonsched.report.timeline import BINS, Timeline
 
-Story = tuple[Ledger, Report, datetime]
+History = tuple[Ledger, Report, datetime]
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('story') / 'ledger.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('history') / 'ledger.db'}") as ledger:
+        end = write_history(ledger, submitted(budget_g=1300))
         yield ledger, build(ledger, "scitldr-1", now=end), end
 
 
@@ -40,8 +40,8 @@ def rows_of(ledger: Ledger) -> list[Interval]:
     return intervals(ledger, "scitldr-1")
 
 
-def test_totals_are_the_rows(story: Story) -> None:
-    ledger, report, end = story
+def test_totals_are_the_rows(history: History) -> None:
+    ledger, report, end = history
     rows = rows_of(ledger)
     energy_j = sum(row.delta.energy_mj or 0 for row in rows) / 1000
     assert report.totals.energy_j == pytest.approx(energy_j)
@@ -56,14 +56,14 @@ def test_totals_are_the_rows(story: Story) -> None:
     assert sum(m.sums.spent_g for m in report.methods) == pytest.approx(report.totals.spent_g)
 
 
-def test_the_document_reads_back_as_it_was_written(story: Story) -> None:
-    _, report, _ = story
+def test_the_document_reads_back_as_it_was_written(history: History) -> None:
+    _, report, _ = history
     assert Report.model_validate_json(report.model_dump_json()).totals == report.totals
 
 
-def test_a_jobs_report_reads_its_own_rows_alone(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_jobs_report_reads_its_own_rows_alone(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     """What other boards tell of the grid meanwhile comes summed: a box has eight of them."""
-    ledger, before, end = story
+    ledger, before, end = history
     asked: list[str | None] = []
     read = Ledger.each_row
 
@@ -86,8 +86,8 @@ def test_a_jobs_report_reads_its_own_rows_alone(story: Story, monkeypatch: pytes
     )
 
 
-def test_the_figure_against_the_mean_is_of_the_rows(story: Story) -> None:
-    ledger, report, _ = story
+def test_the_figure_against_the_mean_is_of_the_rows(history: History) -> None:
+    ledger, report, _ = history
     assert report.savings is not None
     timing = report.savings.mean_intensity
     mean = timing.inputs["mean_g_per_kwh"]
@@ -105,8 +105,8 @@ def test_the_figure_against_the_mean_is_of_the_rows(story: Story) -> None:
     assert mean == pytest.approx(by_time / sum(weights), rel=1e-3), "hours in which the job waited count too"
 
 
-def test_fewer_flops_are_an_estimate_with_a_range_and_its_inputs(story: Story) -> None:
-    _, report, _ = story
+def test_fewer_flops_are_an_estimate_with_a_range_and_its_inputs(history: History) -> None:
+    _, report, _ = history
     assert report.savings is not None
     effect = report.savings.flops
     assert effect.estimated
@@ -114,14 +114,14 @@ def test_fewer_flops_are_an_estimate_with_a_range_and_its_inputs(story: Story) -
     assert effect.saved_g is not None
     assert effect.high_g is not None
     assert 0 < effect.low_g < effect.saved_g < effect.high_g
-    # the story's steps take 0.28 + 0.72 ρ of a full step's time at nearly the same power
+    # the history's steps take 0.28 + 0.72 ρ of a full step's time at nearly the same power
     assert effect.inputs["c0"] == pytest.approx(0.28, abs=0.05)
     assert effect.baseline_g == pytest.approx(report.totals.spent_g + effect.saved_g)
 
 
-def test_savings_count_against_what_the_user_would_have_run(story: Story) -> None:
+def test_savings_count_against_what_the_user_would_have_run(history: History) -> None:
     """Frozen weights or adapters: their run is cheaper than full fine-tuning, and so much less is saved."""
-    ledger, _, _ = story
+    ledger, _, _ = history
     segments = ledger.segments("scitldr-1")
     spent = {s.k: Spent(energy_j=1000.0 * s.done.rho_realised, grams=1.0) for s in segments}
 
@@ -144,8 +144,8 @@ def test_savings_count_against_what_the_user_would_have_run(story: Story) -> Non
     assert frozen.inputs["rho_own_run"] == pytest.approx(0.7)
 
 
-def test_waste_stands_apart_with_its_counterfactual(story: Story) -> None:
-    ledger, report, _ = story
+def test_waste_stands_apart_with_its_counterfactual(history: History) -> None:
+    ledger, report, _ = history
     assert report.savings is not None
     waste, flops = report.savings.waste, report.savings.flops
     inputs = waste.inputs
@@ -187,8 +187,8 @@ def test_what_the_trainer_warned_of_stands_in_the_notes(tmp_path: Path) -> None:
     assert said[-1] == "The trainer warned of 6 more things: carbonsched show has them."
 
 
-def test_what_the_trainer_did_not_count_is_not_known_with_the_reason(story: Story) -> None:
-    ledger, _, _ = story
+def test_what_the_trainer_did_not_count_is_not_known_with_the_reason(history: History) -> None:
+    ledger, _, _ = history
     segments = list(ledger.segments("scitldr-1"))
     spent = {s.k: Spent(energy_j=1000.0, grams=1.0) for s in segments}
     for told, reason in ((None, "its trainer did not tell its waste"), ("no mask", "segment 3: no mask")):
@@ -199,8 +199,8 @@ def test_what_the_trainer_did_not_count_is_not_known_with_the_reason(story: Stor
         assert reason in found.reason
 
 
-def test_adapters_are_not_credited_with_a_selection(story: Story) -> None:
-    ledger, _, _ = story
+def test_adapters_are_not_credited_with_a_selection(history: History) -> None:
+    ledger, _, _ = history
     segments = ledger.segments("scitldr-1")
     spent = {s.k: Spent(energy_j=1000.0, grams=1.0) for s in segments}
     for method in ("lora", "prefix"):
@@ -224,8 +224,8 @@ def test_adapters_are_not_credited_with_a_selection(story: Story) -> None:
         assert as_own_run(segments, METHODS[method]) == segments
 
 
-def test_the_flops_effect_is_read_beside_the_loss_and_the_shorter_full_run(story: Story) -> None:
-    ledger, report, _ = story
+def test_the_flops_effect_is_read_beside_the_loss_and_the_shorter_full_run(history: History) -> None:
+    ledger, report, _ = history
     assert report.savings is not None
     found = report.savings.quality
     assert (found.loss_before, found.loss_after) == (report.validation[0].loss, report.validation[-1].loss)
@@ -245,8 +245,8 @@ def test_the_flops_effect_is_read_beside_the_loss_and_the_shorter_full_run(story
     assert "not known" in quality((), ()).alternative
 
 
-def test_segments_list_what_was_charged_and_decided(story: Story) -> None:
-    ledger, report, _ = story
+def test_segments_list_what_was_charged_and_decided(history: History) -> None:
+    ledger, report, _ = history
     assert [s.k for s in report.segments] == list(range(8))
     third = report.segments[2]
     mine = [row for row in rows_of(ledger) if row.segment == 2]
@@ -255,8 +255,8 @@ def test_segments_list_what_was_charged_and_decided(story: Story) -> None:
     assert third.reason.startswith("train at 0.48")
 
 
-def test_a_period_of_some_jobs_counts_their_rows_alone(story: Story) -> None:
-    ledger, report, _ = story
+def test_a_period_of_some_jobs_counts_their_rows_alone(history: History) -> None:
+    ledger, report, _ = history
     mine = Selection(user="ada", jobs=("scitldr-1",))
     found = build(ledger, now=report.created_at, selection=mine)
     assert found.totals.spent_g == pytest.approx(report.totals.spent_g)
@@ -268,8 +268,8 @@ def test_a_period_of_some_jobs_counts_their_rows_alone(story: Story) -> None:
     assert (none.totals.seconds, none.jobs) == (0, ())
 
 
-def test_gaps_are_listed_plainly(story: Story) -> None:
-    _, report, _ = story
+def test_gaps_are_listed_plainly(history: History) -> None:
+    _, report, _ = history
     bridged, missing, *unknown = report.gaps
     assert (missing.board, missing.kind, missing.start) == ("host", "missing", bridged.start)
     assert (bridged.kind, bridged.energy_j, bridged.method) == ("bridged", 137_700.0, "counter")
@@ -282,8 +282,8 @@ def test_gaps_are_listed_plainly(story: Story) -> None:
     assert report.totals.unknown_s == 240
 
 
-def test_interrupted_work_is_named_and_waiting_is_not(story: Story) -> None:
-    ledger, report, _ = story
+def test_interrupted_work_is_named_and_waiting_is_not(history: History) -> None:
+    ledger, report, _ = history
     assert report.lost is not None
     assert report.lost.segments == (5,)
     start = report.segments[5].start
@@ -291,16 +291,16 @@ def test_interrupted_work_is_named_and_waiting_is_not(story: Story) -> None:
     assert report.lost.energy_j == pytest.approx(sum(r.delta.energy_mj or 0 for r in before) / 1000)
 
 
-def test_validation_before_and_after(story: Story) -> None:
-    _, report, _ = story
+def test_validation_before_and_after(history: History) -> None:
+    _, report, _ = history
     assert [(v.when, v.step, v.loss) for v in report.validation] == [
         ("before", 0, 4.542),
         ("after", 3984, 2.571),
     ]
 
 
-def test_notes_say_what_must_not_be_overlooked(story: Story) -> None:
-    _, report, _ = story
+def test_notes_say_what_must_not_be_overlooked(history: History) -> None:
+    _, report, _ = history
     text = "\n".join(report.notes)
     for part in (
         "Estimated: ",
@@ -344,8 +344,8 @@ def test_a_constant_is_an_estimate_wherever_it_is_shown(kind: Kind, words: str, 
             assert f"{kind}, a constant: estimated" in render(report, ledger, form)
 
 
-def test_a_period_report_covers_jobs_and_idle_time(story: Story) -> None:
-    ledger, job, end = story
+def test_a_period_report_covers_jobs_and_idle_time(history: History) -> None:
+    ledger, job, end = history
     report = build(ledger, start=T0, end=end, now=end)
     assert [j.name for j in report.jobs] == ["scitldr-1"]
     for name, value in job.totals.model_dump().items():

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from support.command import cli
-from support.story import T0, interval, submitted, tell
+from support.job_history import T0, interval, submitted, write_history
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
@@ -19,7 +19,7 @@ from carbonsched.report.from_ledger import pieces
 def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("box") / "ledger.db"
     with Ledger.open(f"sqlite:///{made}") as ledger:
-        tell(ledger, submitted())
+        write_history(ledger, submitted())
     return made
 
 

@@ -3,7 +3,7 @@
 from datetime import timedelta
 from pathlib import Path
 
-from support.story import T0, interval, submitted
+from support.job_history import T0, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.report import build, render

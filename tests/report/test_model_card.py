@@ -10,7 +10,7 @@ import yaml
 from huggingface_hub import ModelCard
 from hypothesis import given
 from hypothesis import strategies as st
-from support.story import T0, submitted, tell
+from support.job_history import T0, submitted, write_history
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
@@ -18,13 +18,13 @@ from carbonsched.model.job import DataPart, JobSpec, ModelPart
 from carbonsched.model.model_card import Card, Known
 from carbonsched.report import Report, build, render
 
-Story = tuple[Ledger, Report]
+History = tuple[Ledger, Report]
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('story') / 'ledger.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('history') / 'ledger.db'}") as ledger:
+        end = write_history(ledger, submitted(budget_g=1300))
         yield ledger, build(ledger, "scitldr-1", now=end)
 
 
@@ -38,8 +38,8 @@ def data_of(text: str) -> dict[str, Any]:
     return found
 
 
-def test_the_hub_reads_it(story: Story) -> None:
-    ledger, report = story
+def test_the_hub_reads_it(history: History) -> None:
+    ledger, report = history
     report = whole(report)
     text = render(report, ledger, "model-card")
     data = data_of(text)
@@ -61,8 +61,8 @@ def test_the_hub_reads_it(story: Story) -> None:
     assert report.savings.timing.against in text
 
 
-def test_what_is_not_wholly_known_is_a_comment_with_the_least_it_was(story: Story) -> None:
-    ledger, report = story
+def test_what_is_not_wholly_known_is_a_comment_with_the_least_it_was(history: History) -> None:
+    ledger, report = history
     assert report.totals.unknown_s > 0
     text = render(report, ledger, "model-card")
     assert "emissions" not in data_of(text)["co2_eq_emissions"]
@@ -79,8 +79,8 @@ def test_nothing_charged_is_not_zero(tmp_path: Path) -> None:
     assert "No segment was finished." in text
 
 
-def test_a_card_is_of_one_job(story: Story) -> None:
-    ledger, report = story
+def test_a_card_is_of_one_job(history: History) -> None:
+    ledger, report = history
     with pytest.raises(InputError, match="a model card is of one job; give --job ID"):
         render(build(ledger, start=report.first, end=report.last, now=T0), ledger, "model-card")
 

@@ -4,7 +4,7 @@ import importlib
 import re
 
 import pytest
-from support.story import submitted, tell
+from support.job_history import submitted, write_history
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
@@ -15,7 +15,7 @@ from carbonsched.report.pdf import pdf, renderer, with_styled_charts
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> str:
     with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('pdf') / 'ledger.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+        end = write_history(ledger, submitted(budget_g=1300))
         return render(build(ledger, "scitldr-1", now=end), ledger, "html")
 
 

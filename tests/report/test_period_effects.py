@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.story import T0, interval, submitted, tell
+from support.job_history import T0, interval, submitted, write_history
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.job_state import JobState
@@ -29,8 +29,8 @@ Told = tuple[Ledger, datetime]
 def told(tmp_path: Path) -> Iterator[Told]:
     """Two jobs that are over, one that runs on, a command, and a job whose segments have no waste told; when the first ended."""
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        end = tell(ledger, submitted("a-1"))
-        tell(ledger, submitted("b-1"))
+        end = write_history(ledger, submitted("a-1"))
+        write_history(ledger, submitted("b-1"))
         ledger.add_job(submitted("c-1"))
         ledger.set_state("c-1", JobState.RUNNING, "its turn", "daemon", T0)
         ledger.append([interval(T0 + 50 * HOUR, 10, 500, job_id="c-1")])

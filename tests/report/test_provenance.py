@@ -4,7 +4,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from support.story import T0, submitted, tell
+from support.job_history import T0, submitted, write_history
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import EnergyMethod
@@ -54,7 +54,7 @@ def test_grams_are_told_by_kind_and_held_ones_are_a_kind_of_their_own() -> None:
 
 def test_every_format_says_so(tmp_path: Path) -> None:
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as ledger:
-        report = build(ledger, "scitldr-1", now=tell(ledger, submitted(budget_g=1300)))
+        report = build(ledger, "scitldr-1", now=write_history(ledger, submitted(budget_g=1300)))
         assert sum(k.spent_g for k in report.kinds) == pytest.approx(sum(f.spent_g for f in report.feeds))
         card, page = (render(report, ledger, name) for name in ("model-card", "html"))
         for words in (intensity_words(report.kinds), energy_words(report.methods)):

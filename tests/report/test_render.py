@@ -16,21 +16,21 @@ from xml.etree import ElementTree as ET
 
 import pytest
 from codecarbon.output_methods.emissions_data import EmissionsData
+from support.job_history import GPU, T0, interval, submitted, write_history
 from support.plugins import install
-from support.story import GPU, T0, interval, submitted, tell
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger
 from carbonsched.model.job import JobSpec
 from carbonsched.report import Report, build, find, names, pieces, render
 
-Story = tuple[Ledger, Report]
+History = tuple[Ledger, Report]
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('story') / 'ledger.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('history') / 'ledger.db'}") as ledger:
+        end = write_history(ledger, submitted(budget_g=1300))
         yield ledger, build(ledger, "scitldr-1", now=end)
 
 
@@ -67,16 +67,16 @@ def read(page: str) -> Tags:
     return tags
 
 
-def test_json_is_the_document(story: Story) -> None:
-    ledger, report = story
+def test_json_is_the_document(history: History) -> None:
+    ledger, report = history
     data = json.loads(render(report, ledger, "json"))
     assert data["schema_version"] == "1"
     assert data["totals"]["spent_g"] == report.totals.spent_g
     assert data["segments"][0]["start"].endswith("Z")
 
 
-def test_csv_holds_every_row_and_its_hash(story: Story) -> None:
-    ledger, report = story
+def test_csv_holds_every_row_and_its_hash(history: History) -> None:
+    ledger, report = history
     rows = list(csv.DictReader(io.StringIO(render(report, ledger, "csv"))))
     assert len(rows) == ledger.totals("scitldr-1").rows
     assert sum(float(row["grams"] or 0) for row in rows) == pytest.approx(report.totals.spent_g)
@@ -99,8 +99,8 @@ def test_csv_of_a_long_ledger_comes_in_pieces(tmp_path: Path) -> None:
         assert render(nothing, ledger, "csv").count("\n") == 1, "the head alone"
 
 
-def test_a_period_with_every_row_verifies_from_its_csv_alone(story: Story) -> None:
-    ledger, report = story
+def test_a_period_with_every_row_verifies_from_its_csv_alone(history: History) -> None:
+    ledger, report = history
     whole = build(ledger, now=report.created_at)
     before = "0" * 64
     for row in csv.DictReader(io.StringIO(render(whole, ledger, "csv"))):
@@ -111,8 +111,8 @@ def test_a_period_with_every_row_verifies_from_its_csv_alone(story: Story) -> No
     assert before == last["hash"]
 
 
-def test_codecarbon_has_its_columns_and_kilograms_with_pue(story: Story) -> None:
-    ledger, report = story
+def test_codecarbon_has_its_columns_and_kilograms_with_pue(history: History) -> None:
+    ledger, report = history
     (row,) = csv.DictReader(io.StringIO(render(report, ledger, "codecarbon")))
     assert list(row) == [field.name for field in fields(EmissionsData)]
     assert float(row["emissions"]) == pytest.approx(report.totals.spent_g / 1000)
@@ -126,8 +126,8 @@ def test_codecarbon_has_its_columns_and_kilograms_with_pue(story: Story) -> None
     assert row["water_consumed"] == "", "unknown is not 0"
 
 
-def test_html_stands_alone(story: Story) -> None:
-    ledger, report = story
+def test_html_stands_alone(history: History) -> None:
+    ledger, report = history
     page = render(report, ledger, "html")
     tags = read(page)
     assert tags.links == []
@@ -147,8 +147,8 @@ def test_html_stands_alone(story: Story) -> None:
         assert note in tags.text
 
 
-def test_html_tells_rho_of_the_users_own_run_where_it_is_known(story: Story) -> None:
-    ledger, report = story
+def test_html_tells_rho_of_the_users_own_run_where_it_is_known(history: History) -> None:
+    ledger, report = history
     assert "of own run" not in read(render(report, ledger, "html")).text
     first, *others = report.segments
     own = report.model_copy(update={"segments": (first.model_copy(update={"rho_own": 0.8731}), *others)})
@@ -157,8 +157,8 @@ def test_html_tells_rho_of_the_users_own_run_where_it_is_known(story: Story) -> 
     assert "0.873" in page
 
 
-def test_every_chart_is_well_formed_and_described(story: Story) -> None:
-    ledger, report = story
+def test_every_chart_is_well_formed_and_described(history: History) -> None:
+    ledger, report = history
     page = render(report, ledger, "html")
     charts = re.findall(r"<svg.*?</svg>", page, flags=re.S)
     assert len(charts) == 5
@@ -292,8 +292,8 @@ def test_every_format_renders_an_empty_period(tmp_path: Path, form: str) -> None
     assert find(form).media_type.partition("/")[0] in ("application", "text")
 
 
-def test_another_format_is_refused(story: Story) -> None:
-    ledger, report = story
+def test_another_format_is_refused(history: History) -> None:
+    ledger, report = history
     with pytest.raises(
         InputError,
         match=r"--format.*choose one of json, csv, html, markdown, codecarbon, boamps, model-card, spdx",
@@ -312,12 +312,12 @@ SHORT = ReportFormat("text/plain", write)
 
 
 def test_a_site_adds_a_format_by_an_entry_point(
-    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     group = {"carbonsched.report_formats": {"short": "short_report:SHORT"}}
     install(tmp_path, "acme-reports", group, short_report=SHORT)
-    ledger, report = story
+    ledger, report = history
     assert names()[-2:] == ("ai-act", "short")
     assert find("short").media_type == "text/plain"
     rows = ledger.totals("scitldr-1").rows
@@ -332,13 +332,13 @@ def test_a_site_adds_a_format_by_an_entry_point(
     ],
 )
 def test_a_broken_format_is_one_line_and_takes_no_other_down(
-    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
+    history: History, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, source: str, says: str
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     group = {"carbonsched.report_formats": {"short": "broken_report:SHORT"}}
     install(tmp_path, "acme-broken", group, broken_report=source)
     monkeypatch.delitem(sys.modules, "broken_report", raising=False)
-    ledger, report = story
+    ledger, report = history
     with pytest.raises(InputError, match=f"acme-broken.*{says}") as caught:
         render(report, ledger, "short")
     assert "\n" not in str(caught.value)
@@ -346,7 +346,7 @@ def test_a_broken_format_is_one_line_and_takes_no_other_down(
     assert "short" in names(), "it is listed without an import"
 
 
-def test_rendering_twice_gives_the_same_bytes(story: Story) -> None:
-    ledger, report = story
+def test_rendering_twice_gives_the_same_bytes(history: History) -> None:
+    ledger, report = history
     digests = {hashlib.sha256(render(report, ledger, "html").encode()).hexdigest() for _ in range(2)}
     assert len(digests) == 1

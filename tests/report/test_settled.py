@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from support.story import GPU, T0, submitted, tell
+from support.job_history import GPU, T0, submitted, write_history
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.rows import micros
@@ -20,7 +20,7 @@ from carbonsched.model.grid import Basis, Kind
 from carbonsched.report import Report, build
 from carbonsched.report.render import render
 
-Story = tuple[Ledger, Report, Report]
+History = tuple[Ledger, Report, Report]
 MANUAL = Path(__file__).parents[2] / "docs" / "ledger.md"
 HOURS = ((1, 3.5, 260.0), (2, 2.4, 90.5), (5, 5.5, 0.0), (6, 30, 333.25), (7, 7.01, 120.0))
 """Later ones lie in earlier ones, cut rows, and reach into what was not known."""
@@ -45,10 +45,10 @@ def entry(start: datetime, end: datetime, g_per_kwh: float, zone: str = "GB") ->
 
 
 @pytest.fixture(scope="module")
-def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
-    """A job's story before and after it was settled."""
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    """A job's history before and after it was settled."""
     with Ledger.open(f"sqlite:///{tmp_path_factory.mktemp('settled') / 'ledger.db'}") as ledger:
-        end = tell(ledger, submitted(budget_g=1300))
+        end = write_history(ledger, submitted(budget_g=1300))
         before = build(ledger, "scitldr-1", now=end)
         for start_h, end_h, g_per_kwh in HOURS:
             odd = timedelta(seconds=7.000123)
@@ -68,8 +68,8 @@ def outsider(folder: Path) -> dict[str, tuple[float, float]]:
     return {job: (float(decided), float(settled)) for job, decided, settled in found}
 
 
-def test_an_outsider_makes_the_same_of_the_export(story: Story, tmp_path: Path) -> None:
-    ledger, _, report = story
+def test_an_outsider_makes_the_same_of_the_export(history: History, tmp_path: Path) -> None:
+    ledger, _, report = history
     assert ledger.verify().ok
     ledger.export(tmp_path / "out", T0)
     found = outsider(tmp_path / "out")
@@ -85,8 +85,8 @@ def test_an_outsider_makes_the_same_of_the_export(story: Story, tmp_path: Path) 
     assert period.settled.spent_g == pytest.approx(sum(s for _, s in found.values()), rel=1e-9)
 
 
-def test_what_was_decided_stays_to_the_last_bit(story: Story) -> None:
-    _, before, after = story
+def test_what_was_decided_stays_to_the_last_bit(history: History) -> None:
+    _, before, after = history
     assert before.settled.entries == 0
     assert before.settled.uses == ()
     assert before.settled.spent_g == before.totals.spent_g == before.totals.settled_g == after.totals.spent_g
@@ -107,8 +107,8 @@ def test_what_was_decided_stays_to_the_last_bit(story: Story) -> None:
     assert any("as settled" in note for note in after.notes)
 
 
-def test_every_part_adds_up_to_the_whole(story: Story) -> None:
-    ledger, _, report = story
+def test_every_part_adds_up_to_the_whole(history: History) -> None:
+    ledger, _, report = history
     whole = report.settled
     assert whole.entries == len(HOURS), "one of another zone holds for no row"
     assert whole.spent_g == report.totals.settled_g
@@ -143,8 +143,8 @@ def test_every_part_adds_up_to_the_whole(story: Story) -> None:
         assert line.settled_g == pytest.approx(by_hand, rel=1e-9), f"segment {line.k}"
 
 
-def test_every_format_shows_both(story: Story) -> None:
-    ledger, before, after = story
+def test_every_format_shows_both(history: History) -> None:
+    ledger, before, after = history
     rows = list(csv.DictReader(io.StringIO(render(after, ledger, "csv"))))
     assert sum(float(row["settled_grams"] or 0) for row in rows) == pytest.approx(
         after.settled.spent_g, rel=1e-9

@@ -4,7 +4,7 @@ import json
 import re
 from pathlib import Path
 
-from support.story import T0, interval, submitted
+from support.job_history import T0, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.report import build, render

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 
 import pytest
-from support.story import GPU, PUE, T0, interval, submitted
+from support.job_history import GPU, PUE, T0, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.energy import EnergyMethod

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.job_history import T0, interval, submitted, write_history
 from support.manual_clock import ManualClock
 from support.rig import ME, Rig
-from support.story import T0, interval, submitted, tell
 
 from carbonsched.ledger import Ledger
 from carbonsched.model.job_state import JobState
@@ -25,8 +25,8 @@ HOUR = timedelta(hours=1)
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger.open(f"sqlite:///{tmp_path / 'l.db'}") as found:
-        tell(found, submitted("a-1"))
-        tell(found, submitted("b-1"))
+        write_history(found, submitted("a-1"))
+        write_history(found, submitted("b-1"))
         yield found
 
 

@@ -17,7 +17,7 @@ from typing import Any, NoReturn
 import pytest
 from support.manual_clock import ManualClock
 from support.rig import ME, Played, Rig, checked, spec
-from support.said import DONE, READY
+from support.trainer_events import DONE, READY
 
 from carbonsched.launch import process_group, shim
 from carbonsched.launch.base import ProcessStatus

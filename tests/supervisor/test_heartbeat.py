@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 from support.forgery import execute
+from support.job_history import T0, interval
 from support.manual_clock import ManualClock
-from support.story import T0, interval
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.heads import read_heads

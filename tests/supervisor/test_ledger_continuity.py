@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.job_history import T0, interval, submitted
 from support.manual_clock import ManualClock
 from support.replay_launcher import ReplayLauncher
 from support.rig import ME, START
-from support.story import T0, interval, submitted
 
 from carbonsched.errors import InputError
 from carbonsched.ledger import Ledger

@@ -4,8 +4,8 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from support.job_history import T0, interval
 from support.manual_clock import ManualClock
-from support.story import T0, interval
 
 from carbonsched.config import Config
 from carbonsched.ledger import Ledger

@@ -8,10 +8,10 @@ from threading import RLock
 from typing import Any
 
 import pytest
+from support.job_history import interval
 from support.manual_clock import ManualClock
 from support.provider import T0, ZONE, Provider, reading
 from support.rig import Rig
-from support.story import interval
 
 from carbonsched.errors import FeedError, LedgerError
 from carbonsched.feeds.chain import Chain

@@ -1,4 +1,4 @@
-"""Jobs, people and misfortunes in any order, against a small model: no job is lost, none runs twice, every move is one of the table,
+"""Jobs, people and faults in any order, against a small model: no job is lost, none runs twice, every move is one of the table,
 budgets hold, and each joule is charged once.
 
 A few examples in the suite; `CARBONSCHED_EXAMPLES=5000` (`make state-machine`) tries so many.
@@ -210,7 +210,7 @@ class JobLife(RuleBasedStateMachine):
                 self.launcher.end(played.dir)
         self.tick(1)
 
-    # ---- misfortunes
+    # ---- faults
 
     @rule()
     def crash(self) -> None:

@@ -12,7 +12,7 @@ import sys
 from datetime import timedelta
 from pathlib import Path
 
-from support.story import T0, interval, submitted
+from support.job_history import T0, interval, submitted
 
 from carbonsched.ledger import Ledger
 from carbonsched.ledger.archives import Archive

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.planning import ENERGY, NOW, planning_inputs, running
 from support.rig import ME, spec
-from support.said import READY
+from support.trainer_events import READY
 
 from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.model.job import SubmittedJob

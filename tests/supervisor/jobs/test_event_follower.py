@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.fuzz import CHANGES, EDITS, FUZZ, changed, damaged
 from support.rig import Rig
-from support.said import DONE, READY
+from support.trainer_events import DONE, READY
 
 from carbonsched.model.protocol import MOST_FRONTIER_POINTS
 from carbonsched.model.setting import MOST_SETTINGS

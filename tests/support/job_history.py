@@ -1,4 +1,4 @@
-"""A ledger with a job's story in it, for tests of ledger and report: real rows, real hashes, a synthetic grid.
+"""A ledger with a job's history, for tests of ledger and report: real rows, real hashes, a synthetic grid.
 
 Eight segments on one GPU and the host, a wait for a cleaner hour, a restart of the daemon that is bridged, a stretch
 without intensity, and one segment that was killed and begun again.
@@ -172,8 +172,8 @@ def evaluated(at: datetime, when: str, step: int, loss: float) -> Evaluated:
     return Evaluated.model_validate(fields | {"metrics": {"rouge1": 18 + 3 / loss}})
 
 
-def tell(ledger: Ledger, job: SubmittedJob, *, compression: float = 1.0, note: str = "") -> datetime:
-    """Write the story; returns when it ends."""
+def write_history(ledger: Ledger, job: SubmittedJob, *, compression: float = 1.0, note: str = "") -> datetime:
+    """Write the history; returns its end."""
     at, counter = T0, 18_400_000
     row_s = 60.0
     ledger.add_job(job)

@@ -1,7 +1,7 @@
 """10,000 s of eight boards and twenty jobs, drawn from a seed, in which the daemon dies 50 times, the driver is reloaded three times,
 two boards are lost, meters go blind five times and twenty reads are wild; then what the ledger says against what was true.
 
-    python -m support.misfortunes SEED FOLDER [--kill] [--deaths 10]
+    python -m support.fault_injection SEED FOLDER [--kill] [--deaths 10]
 
 It prints what it found wrong, one line each, and a summary. With --kill the daemon is a process of its own.
 """
@@ -134,7 +134,7 @@ class Plan:
 
 
 @dataclass(slots=True)
-class Story:
+class FaultSeries:
     """Plays a plan against a daemon, and keeps what was true."""
 
     folder: Path
@@ -343,9 +343,9 @@ class Story:
 
 @dataclass(slots=True)
 class Judge:
-    """Holds the ledger of a story that is over against what was true."""
+    """Holds the ledger of a finished series against what was true."""
 
-    story: Story
+    series: FaultSeries
     rows: list[dict[str, Any]]
     wrong: list[str] = field(default_factory=list)
     unknown_s: float = 0.0
@@ -353,7 +353,7 @@ class Judge:
 
     def judge(self) -> None:
         replaced = {row["replaces"] for row in self.rows}
-        told = answers(self.story.folder)
+        told = answers(self.series.folder)
         for n in range(BOARDS):
             mine = [row for row in self.rows if row["board"] == uuid(n) and row["id"] not in replaced]
             mine.sort(key=lambda row: (row["start_us"], row["end_us"]))
@@ -370,8 +370,8 @@ class Judge:
         for a, b in pairwise(rows):
             if abs(b["start_us"] - a["end_us"]) > 1000:
                 self._say(n, f"rows {a['id']} and {b['id']} lie {(b['start_us'] - a['end_us']) / US} s apart")
-        if rows and rows[-1]["end_us"] < self.story.wall_us() - 2 * US:
-            self._say(n, f"its rows end {(self.story.wall_us() - rows[-1]['end_us']) / US} s too early")
+        if rows and rows[-1]["end_us"] < self.series.wall_us() - 2 * US:
+            self._say(n, f"its rows end {(self.series.wall_us() - rows[-1]['end_us']) / US} s too early")
         for row in rows:
             if row["energy_mj"] is None:
                 self.unknown_s += (row["end_us"] - row["start_us"]) / US
@@ -380,7 +380,7 @@ class Judge:
 
     def _owners(self, n: int, rows: Sequence[dict[str, Any]]) -> None:
         """Each row is of who had the board at that time, a millisecond apart where two clocks are read."""
-        jobs = [job for job in self.story.plan.jobs if job.board == n]
+        jobs = [job for job in self.series.plan.jobs if job.board == n]
         for row in rows:
             middle = [row["start_us"] + 1000, row["end_us"] - 1000]
             here = {
@@ -399,7 +399,7 @@ class Judge:
 
     def _energy(self, n: int, rows: Sequence[dict[str, Any]], reads: Sequence[tuple[int, int]]) -> None:
         """Per life of the counter: all rows together are its last less its first read that the next one bears out."""
-        truth = [(at, mj, self.story.lives[at, n]) for at, mj in reads if (at, n) in self.story.lives]
+        truth = [(at, mj, self.series.lives[at, n]) for at, mj in reads if (at, n) in self.series.lives]
         counted = [row for row in rows if row["counter_start_mj"] is not None]
         epochs: dict[str, list[dict[str, Any]]] = {}
         for row in counted:
@@ -432,7 +432,7 @@ class Judge:
         reads: Sequence[tuple[int, int]],
         charged: int,
     ) -> None:
-        deaths, every = self.story.deaths, [at for at, _ in reads]
+        deaths, every = self.series.deaths, [at for at, _ in reads]
 
         def died(start: int, end: int) -> bool:
             return any(start <= at <= end for at in deaths)
@@ -469,22 +469,22 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--kill", action="store_true")
     parser.add_argument("--deaths", type=int, choices=(10, KILLS), default=KILLS)
     options = parser.parse_args(argv)
-    story = Story(options.folder, Plan(random.Random(options.seed), options.deaths), options.kill)
-    story.play()
+    series = FaultSeries(options.folder, Plan(random.Random(options.seed), options.deaths), options.kill)
+    series.play()
     with Ledger.open(config(options.folder).ledger_url) as ledger:
         found = ledger.verify()
-        judge = Judge(story, [dict(row) for row in ledger.rows()])
+        judge = Judge(series, [dict(row) for row in ledger.rows()])
     judge.judge()
     if not found.ok:
         judge.wrong.append(f"audit verify: {found.problem}")
-    started = [job for job in story.plan.jobs if job.began is not None]
+    started = [job for job in series.plan.jobs if job.began is not None]
     summary = {
         "seed": options.seed,
         "rows": len(judge.rows),
         "epochs": judge.epochs,
         "jobs": len(started),
         "ended": sum(job.ended is not None for job in started),
-        "deaths": len(story.deaths),
+        "deaths": len(series.deaths),
         "unknown_s": round(judge.unknown_s),
         "asked": sum((options.folder / "state" / "jobs" / job.id / "asked").exists() for job in started),
         "wrong": judge.wrong,
