@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 from typing import Final
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from carbonsched import text
@@ -28,6 +27,9 @@ _TEMPLATES: Final = Path(__file__).parent / "templates"
 
 def page(report: Report, _ledger: Ledger) -> str:
     """One self-contained document; no script, no external resource."""
+    # a megabyte that a daemon saves as long as nobody asks it for a page
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
