@@ -16,7 +16,6 @@ from pathlib import Path
 from carbonsched import __version__
 from carbonsched.errors import InputError, LaunchError, LedgerError, NotFoundError, StateError
 from carbonsched.ledger.checkpoint import Checkpoint, Done
-from carbonsched.ledger.ledger import spec_sha256
 from carbonsched.ledger.records import JobRecord
 from carbonsched.model.audit import AuditProgress, AuditResult
 from carbonsched.model.command import RunEnd, RunRequest, RunStarted, RunStatus, RunTotal
@@ -120,11 +119,7 @@ class SupervisorService:
             # nobody knows the job before it is in the ledger, so no tick waits for the disk
             path = job_reference.make_folder(supervisor.journal.jobs, spec.name, supervisor.ledger)
             job = SubmittedJob(
-                id=path.name,
-                spec=spec,
-                owner=owner,
-                submitted_at=supervisor.clock.now(),
-                sha256=spec_sha256(spec),
+                id=path.name, spec=spec, owner=owner, submitted_at=supervisor.clock.now(), sha256=spec.sha256
             )
             try:
                 supervisor.launcher.prepare(path, owner)
