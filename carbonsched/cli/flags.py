@@ -1,4 +1,4 @@
-"""Refusals in the name of the flag that a user gave, whatever the key is called that it fills."""
+"""Errors name the flag that a user gave instead of the key that it sets."""
 
 import math
 import re
@@ -13,17 +13,17 @@ from carbonsched.model.error_words import shown
 from carbonsched.model.limits import Limits
 
 INTENSITY_G_PER_KWH = 2000.0
-"""The most that `--intensity` takes: what a feed may answer (`carbonsched.feeds.plausibility`)."""
+"""Largest value of `--intensity`: the largest that a feed may answer (`carbonsched.feeds.plausibility`)."""
 
 MOST_DAYS = 36_500.0
-"""A century: longer than anything is kept."""
+"""A century: longer than any retention."""
 YEARS_10_H = 87_600.0
 """The longest duration that a job may name, in hours."""
 
 
 @contextmanager
 def naming_flags(flags: Mapping[str, str]) -> Iterator[None]:
-    """An error that names one of these keys, or a part of it, names the flag that gave its value. flags: key → flag.
+    """An error about one of these keys, or a part of it, names the flag that set the value. flags: key → flag.
 
     Example:
         >>> with naming_flags({"carbon.budget_g": "--budget-g"}):

@@ -1,4 +1,4 @@
-"""`carbonsched init`: write a JOB.toml to begin with, its usual keys explained."""
+"""`carbonsched init`: write an initial JOB.toml with its usual keys explained."""
 
 import json as json_text
 from pathlib import Path
@@ -55,7 +55,7 @@ _FLAGS = {"model.name_or_path": "--model", "data.name_or_path": "--data", "carbo
 
 
 def _check_name(file: Path) -> None:
-    """Raises InputError for a name under which `submit` would not read the file as what it is."""
+    """Raises InputError for a name that `submit` would read as something else."""
     if str(file) == "-":  # submit reads that from stdin
         raise InputError("JOB.toml", "'-' is no name of a file", "give one, such as job.toml")
     if file.suffix.lower() == ".json":
@@ -77,7 +77,7 @@ def init(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Write a job file to begin with. Its usual keys stand in it with their defaults, each with what it means.
+    """Write an initial job file: the usual keys with their defaults and meanings.
 
     Try it without queueing anything: carbonsched submit job.toml --explain
     """
@@ -97,7 +97,9 @@ def init(
     )
     _check_name(file)
     with naming_flags(_FLAGS):
-        JobSpec.parse(parsed(text, file.name, is_json=False))  # what cannot be submitted is not written
+        JobSpec.parse(
+            parsed(text, file.name, is_json=False)
+        )  # a file that cannot be submitted is not written
     try:
         with file.open("w" if force else "x", encoding="utf-8") as out:
             out.write(text)

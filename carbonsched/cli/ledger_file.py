@@ -1,4 +1,4 @@
-"""Opens the ledger that `--ledger` names, and speaks of that flag where it cannot be had."""
+"""Opens the ledger that `--ledger` names; errors name that flag."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,9 +17,9 @@ _MAGIC = b"SQLite format 3\0"
 
 @contextmanager
 def opened(url: str, *, read_only: bool = False, create: bool = False) -> Iterator["Ledger"]:
-    """The ledger at a URL, closed again. create: where there is none one is made, but no folder for it.
+    """The ledger at a URL, closed at the end. create: make a missing ledger, but no folder for it.
 
-    Raises InputError that names the flag, LedgerError where another process has it.
+    Raises InputError that names the flag, LedgerError if another process has it.
     """
     ledger = open_ledger(url, read_only=read_only, create=create)
     with ledger:
@@ -27,7 +27,7 @@ def opened(url: str, *, read_only: bool = False, create: bool = False) -> Iterat
 
 
 def open_ledger(url: str, *, read_only: bool = False, create: bool = False) -> "Ledger":
-    """As `opened`; to be closed by the caller."""
+    """Like `opened`, but the caller closes it."""
     from carbonsched.ledger.database_file import FIELD, DatabaseFile, box_of, parsed_url, without_mode
     from carbonsched.ledger.ledger import Ledger
 

@@ -1,4 +1,4 @@
-"""`carbonsched rm | prune`: take away the folders of jobs that are over; what the ledger knows of them stays."""
+"""`carbonsched rm | prune`: delete the folders of ended jobs; their ledger rows stay."""
 
 import os
 import pwd
@@ -32,9 +32,9 @@ States = Annotated[
 def rm(
     ctx: typer.Context, jobs: JobIds, json: Json = False, socket: Socket = None, debug: Debug = False
 ) -> None:
-    """Delete the folders of jobs that are over: model, checkpoints, log. `ps` lists them no more; reports still count them.
+    """Delete the folders of ended jobs: model, checkpoints, log. `ps` no longer lists them; reports still count them.
 
-    Only for a job's owner, an admin, root, and the user the daemon runs as.
+    Only for a job's owner, an admin, root, and the user that the daemon runs as.
     """
     from carbonsched.cli.output import emit
     from carbonsched.model.upkeep import RemovedList
@@ -63,7 +63,7 @@ def prune(
     socket: Socket = None,
     debug: Debug = False,
 ) -> None:
-    """Delete the folders of jobs that ended long ago, as `rm` does. The daemon does it by itself where `retention` in its config says so."""
+    """Delete the folders of jobs that ended long ago, as `rm` does. The daemon does this itself if `retention` is in its config."""
     from carbonsched.cli.output import emit
     from carbonsched.model.upkeep import Removed, RemovedList
 

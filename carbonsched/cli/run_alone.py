@@ -1,7 +1,7 @@
-"""Meters the command of `carbonsched run --ledger FILE` in this process, without a daemon: the same parts, the same rows.
+"""Meters the command of `carbonsched run --ledger FILE` in this process, without a daemon, with the daemon's parts and rows.
 
-FILE.d beside the ledger holds what a daemon's state folder does. Where this process is killed the command goes on, unmetered; the next
-`run` with the same ledger finds it, as a daemon that is started again would.
+FILE.d beside the ledger holds the contents of a daemon's state folder. If this process is killed the command goes on, unmetered; the next
+`run` with the same ledger finds it, as a restarted daemon would.
 """
 
 import logging
@@ -33,12 +33,12 @@ from carbonsched.supervisor import Supervisor
 from carbonsched.supervisor.service import SupervisorService
 
 _POLL_CHECK_S, _FIRST_POLL_S, _END_S = 1.0, 5.0, 30.0
-"""As the daemon's, but that the first poll is waited for: a short command would have no intensity at all."""
+"""Like the daemon's, except that the first poll is waited for: a short command would otherwise have no intensity."""
 
 
 @dataclass(frozen=True, slots=True)
 class Alone:
-    """What `carbonsched.cli.client.Client` is where there is a daemon.
+    """The replacement of `carbonsched.cli.client.Client` without a daemon.
 
     Example::
 
@@ -51,7 +51,7 @@ class Alone:
     told: list[str] = field(default_factory=list)
 
     def begin_run(self, asked: RunRequest) -> RunStarted:
-        """Told beside the rest: feeds that say nothing, for there is no daemon whose log would tell."""
+        """Also reports feeds that do not answer, since there is no daemon with a log."""
         started = self.service.begin_run(asked, self.owner)
         self.told.extend(self._silent())
         return started.model_copy(update={"notes": (*started.notes, *self.told)})
@@ -65,7 +65,7 @@ class Alone:
         return total.model_copy(update={"notes": (*total.notes, *since)})
 
     def _silent(self) -> Iterator[str]:
-        """The feeds of the PUE, of prices and of the site's own supply that do not answer, and what stands in for them."""
+        """The feeds of the PUE, of prices and of the site's own supply that do not answer, and the values used in their place."""
         supervisor = self.service.supervisor
         pue, source = supervisor.pue.at(supervisor.clock.now())
         for what, chain, instead in (
@@ -80,7 +80,7 @@ class Alone:
 
 @contextmanager
 def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Iterator[Alone]:
-    """Ticks in a thread until it is left. Raises CarbonschedError for a bad config, a meter or a ledger that is not to be had."""
+    """Tick in a thread until the context ends. Raises CarbonschedError for a bad config, or a meter or ledger that is not available."""
     config = _config(ledger_file, config_file, g_per_kwh)
     log = logging.getLogger("carbonsched")
     level = log.level
@@ -93,7 +93,7 @@ def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | Non
             ticking = Periodic("tick", supervisor.tick, config.power.tick_s)
             polling.start()
             polling.first.wait(_FIRST_POLL_S)
-            supervisor.tick()  # the first reading of every device: what comes after it counts
+            supervisor.tick()  # the first reading of every device: energy counts from here on
             ticking.start()
             try:
                 yield Alone(SupervisorService(supervisor), _me())
@@ -108,9 +108,9 @@ def metering(ledger_file: Path, config_file: Path | None, g_per_kwh: float | Non
 
 
 def _supervisor(config: Config) -> Supervisor:
-    """Of all its parts. The ledger is opened last: where a part cannot be had, no new one is left behind."""
+    """A supervisor with all its parts. The ledger is opened last: if a part is not available, no new ledger is left behind."""
     clock = SystemClock()
-    meter = build_meter(config.power.meters, clock)  # before a feed that keeps a file of its own
+    meter = build_meter(config.power.meters, clock)  # before a feed that keeps its own file
     try:
         site = Site(config.zone, clock, config.state)
         chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
@@ -130,7 +130,7 @@ def _supervisor(config: Config) -> Supervisor:
 
 
 def _config(ledger_file: Path, config_file: Path | None, g_per_kwh: float | None) -> Config:
-    """The file's, with this ledger in the place of the daemon's; without one, a constant intensity and what this box can meter."""
+    """The file's config with this ledger in place of the daemon's; without a file, a constant intensity and this box's meters."""
     if config_file is None and g_per_kwh is None:
         raise InputError(
             "--ledger", "needs to know the grid", "add --intensity G_PER_KWH, or --config FILE with its feeds"

@@ -1,6 +1,7 @@
-"""Starts the command of `carbonsched run`, held back until it is metered, and stands between it and the world's signals.
+"""Starts the command of `carbonsched run`, held until it is metered, and passes signals on to it.
 
-It keeps our terminal, streams and process group. What the terminal sends reaches it without us; what somebody sends to us is passed on.
+The command keeps this process's terminal, streams and process group. Signals of the terminal reach it directly; signals sent to this process
+are passed on.
 """
 
 import contextlib
@@ -18,18 +19,18 @@ from carbonsched.launch.leftover_processes import MARK
 from carbonsched.text import visible
 
 NOT_RUN, NOT_FOUND, NOT_STARTED = 126, 127, 125
-"""Exit codes of a command that cannot be executed, that is not there, and that was never let go: as of env, timeout and shells."""
+"""Exit codes of a command that cannot be executed, that does not exist, and that was never started: as in env, timeout and shells."""
 _PASSED_ON = (
     *(signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGHUP),
     *(signal.SIGUSR1, signal.SIGUSR2, signal.SIGCONT, signal.SIGWINCH),
 )
 _SENT = 0
-"""si_code up to this one: by a process; above: by the kernel, as what a terminal sends to all of its group."""
+"""si_code up to this one: sent by a process; above: by the kernel, e.g. a terminal's signal to its whole group."""
 
 
 @dataclass(slots=True)
 class Child:
-    """The command: held back at first, then running, then ended.
+    """The command: held at first, then running, then ended.
 
     Example::
 
@@ -45,13 +46,13 @@ class Child:
     mask: set[signal.Signals]
     started_s: float = 0.0
     lock: int | None = None
-    """A descriptor that keeps the run alive in the books, where the daemon does not see its processes."""
+    """A descriptor that marks the run as alive if the daemon cannot see its processes."""
     folder: str = ""
-    """Of the run: in the environment of the command and of all that it starts."""
+    """Folder of the run: in the environment of the command and its descendants."""
 
     @classmethod
     def hold(cls, argv: list[str]) -> "Child":
-        """Fork before any thread begins; what the command is to have in its environment comes later, with `go`."""
+        """Fork before any thread begins; `go` later sets the command's environment."""
         read, write = os.pipe()
         mask = set(
             map(signal.Signals, signal.pthread_sigmask(signal.SIG_BLOCK, {*_PASSED_ON, signal.SIGCHLD}))
@@ -66,7 +67,7 @@ class Child:
         return cls(pid, write, mask)
 
     def go(self, env: dict[str, str], lock: str | None = None) -> None:
-        """lock: a file whose shared lock we, and the command beside us, hold from now on. Raises StateError where it cannot be had."""
+        """lock: a file whose shared lock this process and the command hold from now on. Raises StateError if it is not available."""
         self.folder = env.get(MARK, "")
         if lock is not None:
             try:
@@ -80,14 +81,14 @@ class Child:
             pipe.write(json.dumps({"env": env, "lock": lock}).encode())
 
     def give_up(self) -> None:
-        """It is not to run at all, where it was still held; one that runs goes on by itself."""
+        """Do not run a command that is still held; a running one goes on by itself."""
         if not self.started_s:
             os.close(self.pipe)
             os.waitpid(self.pid, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
 
     def ended(self, wait_s: float) -> bool:
-        """Whether it has, after so long at most; signals to us are passed on meanwhile. It is still to be reaped."""
+        """Whether it has ended, after at most this wait; signals are passed on meanwhile. It must still be reaped."""
         until = time.monotonic() + wait_s
         while not self._over():
             left = until - time.monotonic()
@@ -103,13 +104,13 @@ class Child:
             os.kill(self.pid, number)
 
     def signal_all(self, number: signal.Signals) -> None:
-        """A signal to the command and to all that it started."""
+        """Send a signal to the command and its descendants."""
         self.send(number)
         if self.folder:
             leftover_processes.send_signal(self.folder, number)
 
     def leave(self) -> int:
-        """After its end: how many processes it left running. They hold the lock from now on, or are watched until they have ended."""
+        """After its end: the number of processes that it left running. They hold the lock from now on, or are watched until they end."""
         left = len(leftover_processes.processes(self.folder)) if self.folder else 0
         if self.lock is None:
             return left
@@ -128,7 +129,7 @@ class Child:
         return left
 
     def how(self) -> tuple[int | None, int | None]:
-        """(exit code, signal) of one that has ended."""
+        """(exit code, signal) of an ended command."""
         found = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)
         if found is None:  # only with WNOHANG
             return None, None
@@ -137,7 +138,7 @@ class Child:
         return None, found.si_status
 
     def reap(self) -> int:
-        """Its exit code, 128 + N where signal N ended it."""
+        """Its exit code, 128 + N if signal N ended it."""
         _, status = os.waitpid(self.pid, 0)
         signal.pthread_sigmask(signal.SIG_SETMASK, self.mask)
         code = os.waitstatus_to_exitcode(status)
@@ -148,19 +149,22 @@ class Child:
 
 
 def _become(argv: list[str], pipe: int, mask: set[signal.Signals]) -> None:
-    """In the child: wait for the word, then be the command."""
+    """In the child: wait for the answer, then execute the command."""
     code = NOT_STARTED
     try:
         with os.fdopen(pipe, "rb") as file:
             told = file.read()
         if told:
             answer = json.loads(told)
-            if answer["lock"] is not None:  # of our own: it lasts where who started us is killed
+            if answer["lock"] is not None:  # the child's own lock: it remains if the parent is killed
                 os.set_inheritable(liveness_lock.hold(answer["lock"]), True)
-            for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and its children would
+            for number in (
+                signal.SIGPIPE,
+                signal.SIGXFSZ,
+            ):  # Python ignores these, and its children would, too
                 signal.signal(number, signal.SIG_DFL)
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
-            if not argv[0]:  # which Python calls a wrong value, and the kernel no such file
+            if not argv[0]:  # Python calls this a wrong value, the kernel a missing file
                 raise FileNotFoundError  # noqa: TRY301
             os.execvpe(argv[0], argv, os.environ | answer["env"])  # noqa: S606
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""`carbonsched submit JOB.toml`: check a job as the user who owns it, then hand it to the daemon."""
+"""`carbonsched submit JOB.toml`: check a job as its owner, then send it to the daemon."""
 
 import sys
 from pathlib import Path
@@ -87,8 +87,8 @@ def submit(
 ) -> None:
     """Check a job and queue it.
 
-    The trainer looks at model, data, batch shapes and the floor of ρ first, as you; nothing is queued when it finds a
-    fault. Paths in JOB.toml are read from its own folder, those of options and of stdin from the working directory.
+    First the trainer checks model, data, batch shapes and the floor of ρ, as you; if it finds a fault, nothing is
+    queued. Relative paths in JOB.toml start at its own folder, those of options and of stdin at the working directory.
     """
     from carbonsched.cli.flags import naming_flags
     from carbonsched.cli.job_options import flags_of, read
@@ -113,7 +113,7 @@ def submit(
 
 
 def _hand_over(client: "Client", spec: "JobSpec", *, wait: bool, explain: bool, json: bool) -> None:
-    """Have it checked, then explained or queued."""
+    """Have the job checked, then explained or queued."""
     from carbonsched.cli.output import emit
     from carbonsched.cli.trainer_check import check
 
@@ -146,7 +146,7 @@ def _follow(client: "Client", submitted: "Submitted", *, wait: bool, json: bool)
 
 
 def _show_check(checked: "CheckResult") -> None:
-    """What the check found, for people."""
+    """Print the results of the check for people."""
     if sys.stdout.isatty():
         print(
             f"checked {checked.params / 1e6:.1f} M parameters, {text.several(checked.rows, 'row')}, {_steps(checked)}, "
