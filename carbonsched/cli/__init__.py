@@ -99,8 +99,6 @@ def main(argv: list[str] | None = None) -> int:
 def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> int:
     import typer
 
-    from carbonsched.model.error_words import usage_words
-
     try:
         code = app(args=argv, prog_name="carbonsched", standalone_mode=False, obj=settings)
     except CarbonschedError as e:
@@ -112,6 +110,8 @@ def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> in
     except Exception as e:
         format_message = getattr(e, "format_message", None)  # the option parser's own errors
         if format_message is not None:
+            from carbonsched.model.error_words import usage_words
+
             usage = getattr(getattr(e, "ctx", None), "command_path", "carbonsched")
             said = usage_words(format_message().rstrip("."))
             return _complain(f"{said} (see {usage} --help)", 2, settings.debug, e)

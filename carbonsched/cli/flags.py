@@ -9,8 +9,6 @@ from typing import Any
 import typer
 
 from carbonsched.errors import CarbonschedError, InputError
-from carbonsched.model.error_words import shown
-from carbonsched.model.limits import Limits
 
 INTENSITY_G_PER_KWH = 2000.0
 """Largest value of `--intensity`: the largest that a feed may answer (`carbonsched.feeds.plausibility`)."""
@@ -60,6 +58,9 @@ def between(
 
 
 def _problem(given: float, low: float, high: float, unit: str, above: bool) -> str:
+    from carbonsched.model.error_words import shown  # not for --help: pydantic takes a quarter of a second
+    from carbonsched.model.limits import Limits
+
     least = Limits(low, above, None if math.isinf(high) else high).words
     found = f"{given:.15g}" if isinstance(given, float) else shown(given)
     return f"must be {least}{f' {unit}' if unit else ''}, is {found}"

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from carbonsched.cli.flags import said_of
+from carbonsched.cli.flags import naming_flags
 from carbonsched.cli.trainer_check import check as check_by_trainer
 from carbonsched.errors import InputError
 from carbonsched.feeds.trace import read_trace
@@ -116,7 +116,7 @@ def read(options: SimulateOptions) -> SimulateTask:
         raise InputError(
             "--start", "give either --start or --starts", "e.g. --start 2022-03-01T00:00:00Z or --starts 50"
         )
-    with said_of({str(options.trace): f"--trace: {options.trace}"}):
+    with naming_flags({str(options.trace): f"--trace: {options.trace}"}):
         rows = read_trace(options.trace)
     trace = TraceArrays(rows.times, rows.g_per_kwh, rows.forecast)
     given = [_time(text) for text in options.start or ()]
