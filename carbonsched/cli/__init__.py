@@ -8,7 +8,7 @@ flags             refusals in the name of the flag
 ledger_file       opens what --ledger names
 client            HTTP over the daemon's socket
 help              commands whose flags show no type
-broken_pipe       output to a closed pipe
+standard_streams  output to a closed pipe, a full disk, or nowhere
 output            prints one JSON document, or tables that fit a terminal
 submit            submit; with --explain only the plan
 init              init
@@ -56,6 +56,7 @@ manual            the manual page
 version           version
 """
 
+import errno
 import sys
 from typing import TYPE_CHECKING
 
@@ -68,23 +69,27 @@ if TYPE_CHECKING:
     from carbonsched.cli.options import Settings
 
 INTERRUPTED = 130
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns its exit code (docs/cli.md). Errors are one line on stderr, without a traceback."""
-    from carbonsched.cli import broken_pipe
+    from carbonsched.cli import standard_streams
     from carbonsched.cli.app import app
     from carbonsched.cli.options import Settings
     from carbonsched.cli.output import suit
 
+    standard_streams.open_missing()
     # kept, since the option parser replaces them if the pipe is closed
     settings, out, err = Settings(), sys.stdout, sys.stderr
     for stream in (out, err):
         suit(stream)
     try:
-        return _run(app, argv, settings)
+        code = _run(app, argv, settings)
+        lost = standard_streams.flush(out)
+        return code if lost is None else _complain(_lost(lost), code or 1, settings.debug, lost)
     except BrokenPipeError:
-        if not (broken_pipe.gone(out) or broken_pipe.gone(err)):
+        if not (standard_streams.gone(out) or standard_streams.gone(err)):
             raise
         return 0
     except SystemExit as e:  # raised by the option parser and the tables for the same reason
@@ -92,8 +97,8 @@ def main(argv: list[str] | None = None) -> int:
             raise
         return 0
     finally:
-        broken_pipe.flush(out)
-        broken_pipe.flush(err)
+        standard_streams.flush(out)
+        standard_streams.flush(err)
 
 
 def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> int:
@@ -107,6 +112,10 @@ def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> in
         return INTERRUPTED
     except BrokenPipeError:
         raise
+    except OSError as e:
+        if e.filename is None and e.errno in _UNWRITABLE:  # a file's own error names it
+            return _complain(_lost(e), 1, settings.debug, e)
+        return _internal(e, settings)
     except Exception as e:
         format_message = getattr(e, "format_message", None)  # the option parser's own errors
         if format_message is not None:
@@ -115,9 +124,17 @@ def _run(app: "typer.Typer", argv: list[str] | None, settings: "Settings") -> in
             usage = getattr(getattr(e, "ctx", None), "command_path", "carbonsched")
             said = usage_words(format_message().rstrip("."))
             return _complain(f"{said} (see {usage} --help)", 2, settings.debug, e)
-        hint = "run it again with --debug and report this" if not settings.debug else "please report this"
-        return _complain(f"internal error: {type(e).__name__}: {e}; {hint}", 1, settings.debug, e)
+        return _internal(e, settings)
     return code if isinstance(code, int) else 0
+
+
+def _internal(error: Exception, settings: "Settings") -> int:
+    hint = "run it again with --debug and report this" if not settings.debug else "please report this"
+    return _complain(f"internal error: {type(error).__name__}: {error}; {hint}", 1, settings.debug, error)
+
+
+def _lost(error: OSError) -> str:
+    return f"the output cannot be written: {error.strerror}; free space there, or write it elsewhere"
 
 
 def _complain(text: object, code: int, debug: bool, cause: BaseException | None = None) -> int:
@@ -126,7 +143,7 @@ def _complain(text: object, code: int, debug: bool, cause: BaseException | None 
 
         error = cause or (text if isinstance(text, BaseException) else None)
         traceback.print_exception(error, file=sys.stderr)
-    from carbonsched.cli import broken_pipe
+    from carbonsched.cli import standard_streams
 
-    broken_pipe.say(f"carbonsched: {visible(' '.join(str(text).split()))}", stderr=True)
+    standard_streams.say(f"carbonsched: {visible(' '.join(str(text).split()))}", stderr=True)
     return code

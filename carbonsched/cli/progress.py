@@ -4,8 +4,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
 from carbonsched import text
-from carbonsched.cli import broken_pipe
 from carbonsched.cli import output as o
+from carbonsched.cli import standard_streams
 from carbonsched.cli.ps import starts
 from carbonsched.model.grid import GridNow
 from carbonsched.model.views import JobDetail
@@ -73,12 +73,12 @@ class Lines(Silent):
         now = (job.state, job.segment, len(job.segments_done), job.reason)
         if now != self._last:
             self._last = now
-            broken_pipe.say(text.one_line(line(job, grid)))
+            standard_streams.say(text.one_line(line(job, grid)))
 
     def trouble(self, text: str) -> None:
         if self._last != (text,):
             self._last = (text,)
-            broken_pipe.say(text)
+            standard_streams.say(text)
 
 
 class Panel(Silent):

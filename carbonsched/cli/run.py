@@ -335,12 +335,12 @@ class _Watch:
 
 
 def _tell(total: "RunTotal | None", out: Path | None, ledger: Path | None, *, as_json: bool) -> None:
-    from carbonsched.cli import broken_pipe, output
+    from carbonsched.cli import output, standard_streams
 
     if total is None:
         return
     if as_json:
-        broken_pipe.say(output.as_json(total))
+        standard_streams.say(output.as_json(total))
     else:
         _say(_sentence(total, ledger))
     if out is not None:
@@ -387,9 +387,9 @@ def _sentence(total: "RunTotal", ledger: Path | None) -> str:
 
 
 def _say(message: str) -> None:
-    from carbonsched.cli import broken_pipe
+    from carbonsched.cli import standard_streams
 
-    broken_pipe.say(f"carbonsched: {text.one_line(message)}", stderr=True)
+    standard_streams.say(f"carbonsched: {text.one_line(message)}", stderr=True)
 
 
 def _name_of(command: str) -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from carbonsched import text
-from carbonsched.cli import broken_pipe
+from carbonsched.cli import standard_streams
 from carbonsched.cli.options import Debug, Json, Socket, connect
 from carbonsched.text import one_line
 
@@ -138,7 +138,7 @@ def _follow(client: "Client", submitted: "Submitted", *, wait: bool, json: bool)
     from carbonsched.cli.wait import follow
 
     if not json:
-        broken_pipe.say(f"{submitted.id} {submitted.state}")
+        standard_streams.say(f"{submitted.id} {submitted.state}")
     if wait:
         raise typer.Exit(follow(client, submitted.id, json))
     if json:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from carbonsched.cli import broken_pipe
+from carbonsched.cli import standard_streams
 from carbonsched.cli.options import Debug, JobId, Json, Socket, connect
 from carbonsched.text import one_line
 
@@ -47,12 +47,12 @@ def follow(client: "Client", job_id: str, json: bool) -> int:
         raise
     if json:
         said = Acted(id=job.id, state=job.state, reason=job.reason, output=job.output)
-        broken_pipe.say(as_json(said))
+        standard_streams.say(as_json(said))
     else:
         if terminal:
-            broken_pipe.say(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
+            standard_streams.say(one_line(f"{job.id} {job.state}: {job.reason.removeprefix('stop: ')}"))
         if job.output:
-            broken_pipe.say(one_line(f"the model is in {job.output}"))
+            standard_streams.say(one_line(f"the model is in {job.output}"))
     return EXIT_CODES[job.state]
 
 

@@ -63,3 +63,35 @@ def test_an_error_is_one(box: Box, socket: Path) -> None:
     code, said = unread("show", "nobody", socket=socket)
     assert (code, said.count(b"\n")) == (2, 1)
     assert unread("show", "nobody", socket=socket, both=True)[0] == 2
+
+
+@pytest.mark.parametrize(
+    "words", [("ps",), ("ps", "--json"), ("--help",), ("version", "--json")], ids=" ".join
+)
+def test_what_a_full_disk_does_not_take_is_one_line(words: tuple[str, ...], socket: Path) -> None:
+    with open("/dev/full", "w") as full:  # noqa: PTH123
+        done = subprocess.run(
+            [sys.executable, "-m", "carbonsched", "--socket", str(socket), *words],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False, timeout=120,
+        )  # fmt: skip
+    assert (done.returncode, done.stderr) == (
+        1,
+        "carbonsched: the output cannot be written: No space left on device; free space there, or write it elsewhere\n",
+    )
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+@pytest.mark.parametrize(("words", "code"), [("ps", 0), ("--help", 0), ("ps --no-such-flag", 2)])
+def test_a_stream_that_was_closed_takes_nothing(closed: str, words: str, code: int, socket: Path) -> None:
+    line = f'exec "$0" -m carbonsched --socket "$1" {words} {closed}'
+    done = subprocess.run(
+        ["sh", "-c", line, sys.executable, str(socket)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr + done.stdout
+    assert (done.stderr == "") == (code == 0 or "2>&-" in closed)
+    assert "no-such-flag" not in done.stdout
