@@ -11,7 +11,7 @@ from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
 from carbonsched.model.methods.traits import MethodTraits
 from carbonsched.model.profile import CheckResult
-from carbonsched.model.setting import ForeseenSetting, setting_name
+from carbonsched.model.setting import ForeseenSetting
 from trainer.data.encoding import Encoded, TextEncoder
 from trainer.data.models import check_folder, check_vocabulary
 from trainer.data.reading import load_rows
@@ -244,7 +244,7 @@ def _notes(spec: JobSpec, price: _Price, rows: _EncodedRows, *, constant: bool) 
             f"once the cache is filled, ρ may go down to {price.cached_floor:.3f}; no plan counts on it before"
         )
     notes += unused_keys(spec.train)
-    notes += _rates_note(spec.train, price) if price.settings else _rate_note(spec.train, price)
+    notes += _lora_note(price) if price.settings else _rate_note(spec.train, price)
     if not rows.validation:
         notes.append("no validation rows: the loss before and after will not be known")
     if (blind := note_problem()) is not None:
@@ -271,22 +271,12 @@ def _rate_note(train: TrainPart, price: _Price) -> list[str]:
     ]
 
 
-def _rates_note(train: TrainPart, price: _Price) -> list[str]:
-    """The rate of each setting that the planner may choose."""
-    found = [(s.setting.method, s.rho, s.setting.gradient_share, s.lr) for s in price.settings]
-    told = [f"{setting_name(method, rho, share)} {lr:.3g}" for method, rho, share, lr in found]
-    which = "settings that the planner may choose among, each with its learning rate"
-    scaled = train.lr_scaling == "full" and train.optimizer == "adamw"
-    how = (
-        f'; train.lr, {train.lr:.3g}, is full fine-tuning\'s, train.lr_scaling = "as-given" takes it as it stands'
-        if scaled
-        else ""
-    )
-    notes = [f"{which}: {', '.join(told)}{how}"]
-    if isinstance(price.method, Auto) and price.method.adapters is None:
-        why = price.method.without_adapters or "it does not go with other settings of this job"
-        notes.append(f"lora is not among them: {why}")
-    return notes
+def _lora_note(price: _Price) -> list[str]:
+    """Why `auto` cannot choose adapters; empty if it can."""
+    if not isinstance(price.method, Auto) or price.method.adapters is not None:
+        return []
+    why = price.method.without_adapters or "it does not go with other settings of this job"
+    return [f"lora is none of the settings that auto may choose: {why}"]
 
 
 def _format_note(formats: tuple[str, ...]) -> list[str]:

@@ -65,6 +65,33 @@ def _check_name(file: Path) -> None:
         raise InputError(str(file), "is a folder", f"give a file, such as {file / 'job.toml'}")
 
 
+def _quoted(text: str) -> str:
+    """As a string of TOML: JSON's, but for the characters that only JSON writes as two escapes, or as they are."""
+    return json_text.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _write(file: Path, text: str, *, force: bool) -> None:
+    """The whole file or none. Raises InputError."""
+    from carbonsched.model import files
+
+    try:
+        if force and file.is_file():
+            files.replace(file.resolve(), text)
+            return
+        with file.open("w" if force else "x", encoding="utf-8") as out:
+            try:
+                out.write(text)
+                out.flush()
+            except OSError:
+                if not force:
+                    file.unlink()
+                raise
+    except FileExistsError as e:
+        raise InputError(str(file), "is there already", "give another name, or --force") from e
+    except OSError as e:
+        raise InputError(str(file), f"cannot be written: {e.strerror}", "choose another place") from e
+
+
 def init(
     file: Annotated[Path, typer.Argument(metavar="JOB.toml", help="The file to write.")] = Path("job.toml"),
     model: Annotated[str, typer.Option(help="Hub id or folder of the model.")] = "HuggingFaceTB/SmolLM2-135M",
@@ -90,9 +117,9 @@ def init(
 
     text = TEMPLATE.format(
         file=file.name,
-        name=json_text.dumps(default_name(model, data)),
-        model=json_text.dumps(model),
-        data=json_text.dumps(data),
+        name=_quoted(default_name(model, data)),
+        model=_quoted(model),
+        data=_quoted(data),
         budget=f"{budget_g:g}",
     )
     _check_name(file)
@@ -100,13 +127,7 @@ def init(
         JobSpec.parse(
             parsed(text, file.name, is_json=False)
         )  # a file that cannot be submitted is not written
-    try:
-        with file.open("w" if force else "x", encoding="utf-8") as out:
-            out.write(text)
-    except FileExistsError as e:
-        raise InputError(str(file), "is there already", "give another name, or --force") from e
-    except OSError as e:
-        raise InputError(str(file), f"cannot be written: {e.strerror}", "choose another place") from e
+    _write(file, text, force=force)
     if json:
         emit(Written(file=str(file)))
     else:

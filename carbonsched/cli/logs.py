@@ -51,6 +51,7 @@ def logs(
 
     With --json one document `{id, text}`; with -f as well, a line `{"id": …, "line": …}` for every line of the log.
     """
+    from carbonsched.cli.flags import naming_flags
     from carbonsched.cli.output import emit
     from carbonsched.model.views import JobLog, LogLine
 
@@ -58,7 +59,8 @@ def logs(
     job = client.show(job).id  # the user may have given its name
     reader = _Reader(client, job)
     if since is not None:
-        reader.offset = client.log(job, 0, when(since)).offset
+        with naming_flags({"since": "--since"}):
+            reader.offset = client.log(job, 0, when(since)).offset
     if tail is not None:
         reader.seek(tail)
     chunks = reader.follow() if follow else reader.all()

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -172,6 +173,10 @@ def _query(
         raise InputError("--from", "is missing", "give --from TIME with --to")
     if start is not None and end is not None and end <= start:
         raise InputError("--to", f"{times[1]} is not after --from", "give a later time")
+    if start is not None and end is None and start >= datetime.now(UTC):
+        raise InputError(
+            "--from", f"{times[0]} is to come, and the report ends now", "give a time that is past"
+        )
     return ReportQuery(job=job, start=start, end=end, user=user, labels=labels, site=site)
 
 

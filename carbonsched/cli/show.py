@@ -86,8 +86,9 @@ def _waste(job: "JobDetail") -> str | None:
     shares = (found.flops, found.padding_flops, found.head_flops)
     ours, padding, head = (f"{100 * flops / found.stock_flops:.1f}%" for flops in shares)
     drawn = "; estimated, a stock run's order is a random draw" if found.estimated else ""
+    begins = "waste left out" if found.flops <= found.stock_flops else "waste added"
     return (
-        f"waste left out: full fine-tuning here takes {ours} of a stock Trainer's FLOPs "
+        f"{begins}: full fine-tuning here takes {ours} of a stock Trainer's FLOPs "
         f"(padding {padding}, logits without a label {head}{drawn})"
     )
 

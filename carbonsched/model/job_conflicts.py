@@ -52,7 +52,7 @@ def method_conflict(spec: "JobSpec", traits: MethodTraits) -> Conflict | None:
         return Conflict(
             "model.dtype",
             f"method {name!r} cannot train fp16 weights: AdamW's epsilon and second moments vanish in them",
-            'set it to "bf16", or to "fp32" with train.autocast = "bf16"',
+            'set it to "bf16", or to "fp32" with train.autocast = "bf16"; adapters (method lora) may stand on fp16 weights',
         )
     if train.parallel == "fsdp2" and not traits.fsdp2:
         return Conflict(

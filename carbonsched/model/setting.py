@@ -16,11 +16,14 @@ def setting_name(method: str, rho: float, share: float | None = None) -> str:
 
     Example:
         >>> setting_name("full", 1.0), setting_name("greentrainer", 0.6), setting_name("tokens", 0.5, 0.25)
-        ('full', 'greentrainer at rho 0.60', 'tokens at 0.25 of the tokens')
+        ('full', 'tensors at rho 0.60', 'tokens at 0.25 of the tokens')
     """
     if share is not None:
         return f"{method} at {share:.2f} of the tokens"
-    return method if method == "full" else f"{method} at rho {rho:.2f}"
+    if method == "full":
+        return method
+    # greentrainer's setting under `auto`, whose tensors are drawn and not chosen by importance
+    return f"{'tensors' if method == 'greentrainer' else method} at rho {rho:.2f}"
 
 
 class Setting(JobFolderDoc):

@@ -121,7 +121,7 @@ class PlanPoint:
 
     @property
     def name(self) -> str:
-        """For people: `full`, `greentrainer at rho 0.60`, `tokens at 0.25 of the tokens`."""
+        """For people: `full`, `tensors at rho 0.60`, `tokens at 0.25 of the tokens`."""
         text = setting_name(self.method, self.rho, self.share)
         return text if self.clocks is None else f"{text}, {self.clocks} MHz"
 

@@ -141,9 +141,8 @@ class PendingRows:
     def close(self) -> None:
         """The daemon is ending: what the ledger has not taken is lost."""
         if self.rows or self.notes:
-            log.error(
-                "%d rows and %d notes are lost: the ledger did not take them", len(self.rows), len(self.notes)
-            )
+            lost = f"{several(len(self.rows), 'row')} and {several(len(self.notes), 'note')}"
+            log.error("the ledger did not take its last lines: lost are %s", lost)
 
     def _keep(self, error: Exception) -> None:
         self._join()

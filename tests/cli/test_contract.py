@@ -75,6 +75,7 @@ def test_help_is_quick_and_does_not_load_the_heavy_half() -> None:
         (["report", "--from", "nope"], "--from: 'nope' is not a time"),
         (["report", "--from", "2026-11-01", "--to", "x" * 5000], "--to: 'xxx"),
         (["report", "--from", "2026-11-01", "--to", "2026-10-01"], "--to: 2026-10-01 is not after --from"),
+        (["report", "--from", "2099-11-01"], "--from: 2099-11-01 is to come, and the report ends now"),
     ],
 )
 def test_bad_usage_is_one_line_and_2(argv: list[str], says: str) -> None:

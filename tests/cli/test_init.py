@@ -1,12 +1,15 @@
 """A job file to begin with: it parses as it is, and every key that stands in it as a comment is one that a job has."""
 
 import re
+import resource
+import signal
 import tomllib
 from pathlib import Path
 
 import pytest
 from support.command import cli
 
+from carbonsched.cli.init import init
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec
 
@@ -80,3 +83,24 @@ def test_a_refusal_names_the_file_or_the_flag(
     assert (ran.code, ran.err.count("\n")) == (2, 1), ran.err
     assert ran.err.startswith(f"carbonsched: {says}"), ran.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["folder", "mine.toml"]
+
+
+def test_names_of_any_letters_are_written_as_they_are(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    name = 'modèle "\U0001f4a5"\x7f \\ ü'
+    cli("init", file, "--model", name)
+    assert JobSpec.parse(tomllib.loads(file.read_text())).model.name_or_path == name
+
+
+def test_a_full_disk_leaves_no_half_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "job.toml"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100, limit[1]))
+        with pytest.raises(InputError, match=r"job.toml: cannot be written: File too large"):
+            init(file)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+        signal.signal(signal.SIGXFSZ, before)
+    assert not file.exists()

@@ -149,7 +149,7 @@ def test_full_with_fewer_steps_beats_tensors_where_steps_may_be_left_out_and_ten
         worth(thinned) >= 0.5 > worth(solve(problem([300.0] * 12, half, (REACH,), may_end_early=True))) - 1e-9
     )
     assert thinned.reason.startswith("auto: full for 1800 steps, ")
-    assert "greentrainer at rho 0.60 50%" in thinned.reason
+    assert "tensors at rho 0.60 50%" in thinned.reason
     whole = solve(problem([300.0] * 12, half, (FULL, REACH, LORA)))
     assert len(whole.segments) == 8
     assert {p.point for p in whole.segments} <= {FULL, REACH, LORA}

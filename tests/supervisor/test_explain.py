@@ -213,8 +213,8 @@ def test_a_job_of_method_auto_is_told_its_setting_and_why_and_learns_from_its_lo
 @pytest.mark.parametrize(
     ("bounds", "settings"),
     [
-        ({"rho_max": 0.45}, "auto: greentrainer at rho 0.45 for 40 steps"),
-        ({"rho_max": 0.72}, "auto: greentrainer at rho 0.70 for 40 steps"),
+        ({"rho_max": 0.45}, "auto: tensors at rho 0.45 for 40 steps"),
+        ({"rho_max": 0.72}, "auto: tensors at rho 0.70 for 40 steps"),
         ({"rho_min": 0.9}, "auto: full for 40 steps"),
         ({"budget_g": None, "budget_rate_g_per_h": 50.0}, "rho 1.000"),
         ({"budget_g": None, "objective": "min-carbon", "rho_mean": 0.7, "deadline": "2h"}, "min-carbon"),

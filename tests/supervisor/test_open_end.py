@@ -277,4 +277,4 @@ def test_explain_tells_fewer_steps_where_full_ones_bring_more(tmp_path: Path) ->
     assert told.gain == pytest.approx(told.steps / 400, abs=0.01)
     assert told.end is not None
     assert told.segments_in_all == len(told.segments) == 4
-    assert told.reason.startswith("auto: full; for the same grams and time greentrainer at rho ")
+    assert told.reason.startswith("auto: full; for the same grams and time tensors at rho ")

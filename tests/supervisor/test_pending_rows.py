@@ -134,7 +134,7 @@ def test_what_is_kept_is_bounded_and_what_is_lost_is_said(
     assert len(rig.supervisor.pending.rows) == 3
     assert "are lost" in caplog.text
     rig.supervisor.pending.close()
-    assert "3 rows and 0 notes are lost: the ledger did not take them" in caplog.text
+    assert "the ledger did not take its last lines: lost are 3 rows and 0 notes" in caplog.text
     free(rig)
     rig.run(1)
     assert not rig.supervisor.pending.rows

@@ -12,6 +12,7 @@ from support.steer import FakeDaemon, always, of, stopped_in
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import JobSpec, TrainPart
+from carbonsched.model.profile import CheckResult
 from trainer.check import check_job
 from trainer.job.job_dir import JobDir
 from trainer.methods.adapters import all_linear, plain_twin, targets
@@ -350,25 +351,22 @@ def test_what_cannot_be_is_refused(llama: Path, data: Path, train: dict[str, Any
 def test_check_tells_the_rate_of_each_setting_of_auto_and_why_lora_is_none_of_them(
     llama: Path, data: Path
 ) -> None:
-    def notes(**train: Any) -> str:
+    def checked(**train: Any) -> CheckResult:
         given = {"method": "auto", "lr": 1e-3} | train
         found = check_job(JobSpec.parse(tiny_spec(llama, data, train=given)))
         assert ("lora" in {s.setting.method for s in found.settings}) == (train == {})
-        return " ".join(found.notes)
+        return found
 
-    offered = notes()
-    for told in (
-        "full 0.001,",
-        "greentrainer at rho 0.60 0.004",
-        " of the tokens 0.000",
-        "lora at rho ",
-        " 0.016",
-    ):
-        assert told in offered
-    assert "lora is not among them: train.lora_rank: 4096 is more than any" in notes(lora_rank=4096)
-    assert "lora is not among them: it does not go with other settings of this job" in notes(
-        skip_earliest=0.2
-    )
+    offered = checked().settings
+    assert {(s.setting.method, s.lr) for s in offered if s.setting.method in ("full", "lora")} == {
+        ("full", 1e-3), ("lora", 1.6e-2)
+    }  # fmt: skip
+    drawn = next(s for s in offered if s.setting.method == "greentrainer" and s.rho < 0.65)
+    assert drawn.lr == pytest.approx(4e-3)
+    assert all(s.lr < 1e-3 for s in offered if s.setting.gradient_share is not None)
+    note = "lora is none of the settings that auto may choose: "
+    assert f"{note}train.lora_rank: 4096 is more than any" in " ".join(checked(lora_rank=4096).notes)
+    assert f"{note}it does not go with other settings of this job" in checked(skip_earliest=0.2).notes
 
 
 def test_a_model_of_ones_own_brings_its_adapters() -> None:
