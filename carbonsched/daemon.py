@@ -40,6 +40,7 @@ from carbonsched.ledger.ledger import Ledger
 from carbonsched.notifications.sender import Senders
 from carbonsched.periodic import Periodic
 from carbonsched.polling import Polling
+from carbonsched.power.base import Meter
 from carbonsched.power.config import METERS
 from carbonsched.power.factory import build_meter
 from carbonsched.supervisor import Supervisor
@@ -102,13 +103,7 @@ def run(
     chain, prices = build_chain(config.feeds, site), build_prices(config.prices, site)
     supply, pue = build_supply(config.supply, site), build_pue_feed(config.pue_feed, site)
     launcher = SystemdLauncher() if config.launch.kind == "systemd" else LocalLauncher()
-    # before the ledger: if nothing can be metered, no ledger is created
-    meter = build_meter(config.power.meters, clock)
-    try:
-        ledger = _open_ledger(config, launcher, clock, new_ledger, notifier)
-    except BaseException:
-        meter.close()
-        raise
+    meter, ledger = _open_meter_and_ledger(config, launcher, clock, new_ledger, notifier)
     supervisor = Supervisor(config, ledger, chain, meter, launcher, clock, prices, supply, pue)
     # before anybody can reach us: who stops a daemon that has just answered must find it ending in order
     stop, reload = _catch_signals()
@@ -143,6 +138,18 @@ def run(
     # otherwise Python searches everything imported for reference cycles as it exits, which takes a second of CPU
     gc.freeze()
     return 0
+
+
+def _open_meter_and_ledger(
+    config: Config, launcher: LocalLauncher, clock: SystemClock, new_ledger: bool, notifier: Notifier
+) -> tuple[Meter, Ledger]:
+    """The meter first: if nothing can be metered, no ledger is created."""
+    meter = build_meter(config.power.meters, clock)
+    try:
+        return meter, _open_ledger(config, launcher, clock, new_ledger, notifier)
+    except BaseException:
+        meter.close()
+        raise
 
 
 def keep_one_arena() -> bool:

@@ -119,7 +119,8 @@ def create_app(service: Service, token: Token | None = None) -> FastAPI:
     _errors(app)
     app.state.service = service
     slow = Depends(_in_turn("reports, audits, explanations and imports"))
-    _job_routes(app, service, slow)
+    _submission_routes(app, service, slow)
+    _job_routes(app, service)
     _run_routes(app, service)
     _ledger_routes(app, service, slow)
     _box_routes(app, service)
@@ -144,7 +145,7 @@ def _in_turn(what: str) -> Callable[[Caller], AsyncIterator[None]]:
     return turn
 
 
-def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
+def _submission_routes(app: FastAPI, service: Service, slow: Any) -> None:
     @app.post(
         "/v1/jobs",
         status_code=201,
@@ -168,6 +169,8 @@ def _job_routes(app: FastAPI, service: Service, slow: Any) -> None:
             raise InputError("checked", "is missing", "give what `python -m trainer check SPEC --json` says")
         return service.explain(asked.spec, owner.owner, asked.checked)
 
+
+def _job_routes(app: FastAPI, service: Service) -> None:
     @app.get("/v1/jobs", response_model=JobList)
     def jobs(actor: Actor, every: Annotated[bool, Query(alias="all")] = False) -> Response:
         # passed on as written: FastAPI would parse each of thousands of jobs first
