@@ -27,7 +27,7 @@ def test_marked_processes_are_found_told_and_waited_for(tmp_path: Path) -> None:
         keeper = subprocess.Popen(argv, pass_fds=(lock,))
         os.close(lock)
         assert liveness_lock.held(tmp_path)
-        leftover_processes.tell(folder, signal.SIGTERM)
+        leftover_processes.send_signal(folder, signal.SIGTERM)
         assert [each.wait(60) for each in left] == [-signal.SIGTERM] * 2
         assert keeper.wait(60) == 0
         assert not liveness_lock.held(tmp_path)

@@ -127,7 +127,7 @@ class OpenAuto:
                 "segment_done", k=k, first_step=self._first, steps=self.step - self._first, rho_directed=rho,
                 rho_planned=rho, rho_realised=rho, setting=setting, flops=1e12, flops_full=1e12, loss=2.0, seconds=self._seconds,
                 importance_seconds=0.0, selection_seconds=0.0, selected=["a"], directive_seq=directive.seq,
-                **self.schedule.told(self.step),
+                **self.schedule.segment_end(self.step),
             )  # fmt: skip
             job.say("checkpoint", k=k, step=self.step, path="c", seconds=0.5, bytes=10)
         if over:

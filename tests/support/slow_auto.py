@@ -111,6 +111,6 @@ class SlowAuto(OpenAuto):
             "segment_done", k=k, first_step=self._first, steps=self.step - self._first, rho_directed=1.0, rho_planned=1.0,
             rho_realised=1.0, setting=None, flops=1e12, flops_full=1e12, loss=2.0, seconds=self._seconds,
             importance_seconds=0.0, selection_seconds=0.0, selected=["a"], directive_seq=directive.seq,
-            **self.schedule.told(self.step),
+            **self.schedule.segment_end(self.step),
         )  # fmt: skip
         self._go("save")
