@@ -35,11 +35,6 @@ def test_every_key_behind_a_comment_sign_can_be_taken(tmp_path: Path) -> None:
     train = [line for line in keys if line in text.split("[train]")[1].split("[evaluate]")[0]]
     for line in train:
         changed = JobSpec.parse(tomllib.loads(text.replace(line, line.removeprefix("# "))))
-        if line.startswith("# lr ="):  # who writes a rate has it as given
-            assert changed.train.lr_scaling == "as-given"
-            changed = changed.model_copy(
-                update={"train": changed.train.model_copy(update={"lr_scaling": "full"})}
-            )
         assert changed.train == defaults.train, f"{line} is not the default"
 
 

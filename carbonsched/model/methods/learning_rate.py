@@ -23,7 +23,9 @@ class LearningRateSettings(Doc):
     @model_validator(mode="before")
     @classmethod
     def _own_rate(cls, data: Any) -> Any:
-        """Who gives a rate for a method that he names has meant that method's; of `auto` nobody knows which it will be."""
+        """A rate that is given beside a method is that method's. Under `auto` it is full fine-tuning's: which setting runs is not known yet."""
         if not isinstance(data, dict) or "lr" not in data or "lr_scaling" in data:
             return data
-        return data if data.get("method") == "auto" else data | {"lr_scaling": "as-given"}
+        field = cls.model_fields.get("method")
+        method = data.get("method", None if field is None else field.default)
+        return data if method == "auto" else data | {"lr_scaling": "as-given"}

@@ -211,7 +211,8 @@ def test_the_forecast_column_is_used_and_its_absence_named():
         ({"fixed_share": 1.5}, "--fixed-share"),
         ({"rho_min": 0.9, "rho_max": 0.5}, "--rho-min"),
         ({"start": T0 - timedelta(days=1)}, "--start"),
-        ({"segments": 100_000}, "--start"),
+        ({"segments": 100_000}, "--segment-hours: 100000 of 1 h are more than ten years"),
+        ({"segments": 10_000}, "--start"),
     ],
 )
 def test_bad_input_is_named(change, named):

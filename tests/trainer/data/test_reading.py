@@ -10,6 +10,7 @@ from support.models import word_data, write_jsonl
 
 from carbonsched.errors import InputError
 from carbonsched.model.job import DataPart, EvaluatePart
+from trainer import hub_reach
 from trainer.data.field_layouts import Row
 from trainer.data.reading import load_rows
 
@@ -112,6 +113,7 @@ def test_what_is_not_there(tmp_path: Path) -> None:
 def test_a_hub_id_goes_through_datasets(monkeypatch: pytest.MonkeyPatch) -> None:
     """The library's own loader is asked; offline, its refusal becomes one line with a hint."""
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr(hub_reach, "_unreached", None)
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

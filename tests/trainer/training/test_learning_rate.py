@@ -92,13 +92,21 @@ def test_the_multiple_follows_rho_and_the_setting() -> None:
     ],
 )
 def test_a_rate_that_a_job_gives_is_its_methods(train: dict[str, Any], expected: str) -> None:
-    spec = tiny_spec(Path("m"), Path("d")) | {"train": train}
+    spec = tiny_spec(Path("m"), Path("d")) | {"train": {"method": "greentrainer"} | train}
     found = JobSpec.parse(spec)
     assert found.train.lr_scaling == expected
     assert JobSpec.parse(found.dump()) == found
     accepted = found.dump()
     del accepted["train"]["lr_scaling"]  # every key but this one stood in an older spec.json
     assert JobSpec.parse(accepted).train.lr_scaling == "as-given"
+
+
+def test_under_auto_a_rate_is_full_fine_tunings_since_each_setting_has_its_own() -> None:
+    spec = tiny_spec(Path("m"), Path("d")) | {"train": {"lr": 1e-4}}
+    assert JobSpec.parse(spec).train.method == "auto"
+    assert JobSpec.parse(spec).train.lr_scaling == "full"
+    asked = spec | {"train": {"lr": 1e-4, "lr_scaling": "as-given"}}
+    assert JobSpec.parse(asked).train.lr_scaling == "as-given"
 
 
 def test_lora_at_fulls_rate_takes_its_multiple(tmp_path: Path) -> None:
