@@ -1,5 +1,6 @@
 """Which files a job reads, and what is refused at submit with its true reason."""
 
+import gc
 import json
 import os
 import resource
@@ -184,6 +185,7 @@ def test_a_tokenizer_reads_no_file_that_its_settings_name(home: Path) -> None:
 def test_too_many_files_are_one_clear_line_and_nothing_stays_open(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    gc.collect()  # earlier tests' files would be closed meanwhile
     before = len(list(Path("/proc/self/fd").iterdir()))
     with monkeypatch.context() as patch:
         patch.setattr(inputs, "MOST_FILES", 5)
@@ -193,7 +195,9 @@ def test_too_many_files_are_one_clear_line_and_nothing_stays_open(
             open_all(wanted(spec(home)), None, DATA_SUFFIXES)
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (before + 6, limits[1]))
+        lowest = os.dup(0)  # the limit is on numbers: below this one all are taken
+        os.close(lowest)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest + 6, limits[1]))
         with pytest.raises(InputError, match="more files than may be open at once"):
             open_all(wanted(spec(home)), None, DATA_SUFFIXES)
         inputs.make_room()
